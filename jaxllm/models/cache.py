@@ -1,0 +1,52 @@
+"""The key/value cache: an explicit value, passed into the model and handed back."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
+
+from jaxllm.models.config import TransformerConfig
+
+
+class Cache(NamedTuple):
+    """Keys and values of tokens already seen.
+
+    A token is written to the slot `length`, whatever its position; what a slot holds is told by `positions` and
+    `segment_ids`, so rows may be padded on either side. Slots with segment 0 are empty.
+    """
+
+    keys: Array | tuple[Array, ...]
+    """[L, B, S, K, H], or one [B, S, K, H] a layer."""
+    values: Array | tuple[Array, ...]
+    """As `keys`."""
+    positions: Int[Array, "B S"]
+    """Position of the token in each slot."""
+    segment_ids: Int[Array, "B S"]
+    """Its segment; 0 where the slot is empty or holds padding."""
+    length: Int[Array, ""]
+    """Slots written, the same for all rows."""
+
+
+def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, stacked: bool = True) -> Cache:
+    """An empty cache.
+
+    Args:
+      cache_len: slots, S.
+      stacked: one array over all layers, or one array a layer, which a CPU updates in place.
+    """
+    shape = (batch_size, cache_len, config.kv_heads, config.head_width)
+
+    def zeros():
+        if stacked:
+            return jnp.zeros((config.num_layers, *shape), config.compute_dtype)
+        return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.num_layers))
+
+    slots = jnp.zeros((batch_size, cache_len), jnp.int32)
+    return Cache(zeros(), zeros(), slots, jnp.zeros_like(slots), jnp.zeros((), jnp.int32))
+
+
+def write(buffer: Array, new: Array, start: Int[Array, ""]) -> Array:
+    """`buffer` [B, S, ...] with `new` [B, T, ...] at slots start, start + 1, ..."""
+    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=1)

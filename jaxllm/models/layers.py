@@ -1,0 +1,135 @@
+"""The primitives that own parameters: projection, normalization, embedding.
+
+Each asks for its parameter by logical axes. During `init` the axes are recorded in the collection `axes`, beside
+`params`; `apply` sees plain nested dicts of arrays.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxllm.models.config import Activation, TransformerConfig
+from jaxllm.sharding import Axes, einsum, gather, reshard, spec
+from jaxllm.sharding.constrain import current_mesh, is_explicit
+
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": jax.nn.gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swiglu": jax.nn.silu,
+    "geglu": lambda x: jax.nn.gelu(x, approximate=False),
+    "geglu_tanh": jax.nn.gelu,
+}
+GATED: frozenset[Activation] = frozenset(("swiglu", "geglu", "geglu_tanh"))
+
+
+def parameter(
+    module: nn.Module, name: str, initializer: Callable, shape: Sequence[int], axes: Sequence[str], dtype: jnp.dtype
+) -> Array:
+    """A parameter of `module` in the layout it is computed with, and in its stored type."""
+    if module.is_initializing():
+        module.put_variable("axes", name, Axes(tuple(axes)))
+    return gather(module.param(name, initializer, tuple(shape), dtype), *axes)
+
+
+class Project(nn.Module):
+    """x · W + b for any number of contracted and produced dimensions, as one einsum.
+
+    `equation` names x and W, e.g. "BTD,DNH->BTNH"; `axes` are W's logical axes, `out` those of the result.
+    """
+
+    config: TransformerConfig
+    equation: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    out: tuple[str | None, ...]
+    std: float
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        dtype, param_dtype = jnp.dtype(self.config.compute_dtype), jnp.dtype(self.config.param_dtype)
+        kernel = parameter(self, "kernel", nn.initializers.normal(self.std), self.shape, self.axes, param_dtype)
+        y = einsum(self.equation, x, kernel.astype(dtype), out=self.out)
+        if not self.use_bias:
+            return y
+        inputs, result = self.equation.split("->")
+        letters = inputs.split(",")[1]
+        kept = [letter in result for letter in letters]
+        shape = [size for size, keep in zip(self.shape, kept, strict=True) if keep]
+        axes = [axis for axis, keep in zip(self.axes, kept, strict=True) if keep]
+        bias = parameter(self, "bias", nn.initializers.zeros, shape, axes, param_dtype)
+        return y + jnp.expand_dims(bias.astype(dtype), tuple(range(y.ndim - len(shape))))
+
+
+class Norm(nn.Module):
+    """LayerNorm, (x - mean) / sqrt(var + ε) · scale + bias, or RMSNorm, x / sqrt(mean(x²) + ε) · scale, in float32."""
+
+    config: TransformerConfig
+    axis: str = "embed"
+    rms: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        config, dtype = self.config, jnp.dtype(self.config.param_dtype)
+        leading = tuple(range(x.ndim - 1))
+        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,), dtype)
+        y = x.astype(jnp.float32)
+        rms = self.rms or config.norm == "rms_norm"
+        if not rms:
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + config.norm_epsilon)
+        y = y * jnp.expand_dims(scale.astype(jnp.float32), leading)
+        if config.norm_bias and not rms:
+            bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,), dtype)
+            y = y + jnp.expand_dims(bias.astype(jnp.float32), leading)
+        return y.astype(x.dtype)
+
+
+class Embed(nn.Module):
+    """table[ids]: one learned vector an id."""
+
+    config: TransformerConfig
+    size: int
+    axis: str
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        config = self.config
+        table_VD = parameter(
+            self,
+            "table",
+            nn.initializers.normal(config.init_std),
+            (self.size, config.embed_dim),
+            (self.axis, "embed"),
+            jnp.dtype(config.param_dtype),
+        ).astype(config.compute_dtype)
+        return take(table_VD, ids)
+
+
+def take(table_VD: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """table[ids], laid out as an activation also where the table is split over its rows."""
+    mesh = current_mesh()
+    if mesh is None:
+        return table_VD[ids]
+    out = spec(("batch", "time", "embed"), (*ids.shape, table_VD.shape[1]), mesh)
+    if is_explicit(mesh):
+        return reshard(table_VD, jax.sharding.PartitionSpec(None, None)).at[ids].get(out_sharding=out)
+    return reshard(table_VD[ids], out)
+
+
+def dropout(x: Float[Array, "*S"], rate: float, key: Array | None, site: int) -> Float[Array, "*S"]:
+    """`x` with each value dropped with probability `rate` and the rest scaled up; `x` itself without a key.
+
+    Args:
+      site: tells apart the places in a block that share one key.
+    """
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))

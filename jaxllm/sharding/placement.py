@@ -1,0 +1,38 @@
+"""Shardings of whole trees, from one abstract tree and its logical axes."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxllm.sharding.axes import Axes, spec
+
+
+def use_mesh(mesh: Mesh):
+    """A context in which `shard`, `gather` and `einsum` see this mesh; under `with mesh:` they would not."""
+    return jax.set_mesh(mesh)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The layout of every array of a batch: rows over data and fsdp."""
+    split = tuple(axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1)
+    return NamedSharding(mesh, PartitionSpec(split or None))
+
+
+def shardings_for(abstract: Any, axes: Any, mesh: Mesh) -> Any:
+    """A tree of NamedShardings for parameters at rest.
+
+    Args:
+      abstract: a tree of arrays or ShapeDtypeStructs.
+      axes: the same tree with an `Axes` in place of each array.
+    """
+    return jax.tree.map(
+        lambda names, leaf: NamedSharding(mesh, spec(names.names, leaf.shape, mesh, stored=True)),
+        axes,
+        abstract,
+        is_leaf=lambda node: isinstance(node, Axes),
+    )
