@@ -1,1 +1,74 @@
-"""Being built."""
+"""The command line: one thin file a command. Help imports neither JAX nor anything that does."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train a recipe, or go on with a run",
+    "generate": "continue a prompt with a trained model",
+    "evaluate": "loss and perplexity of a trained model over a split",
+    "data": "build a data set from files, or look at one",
+    "doctor": "check this machine, and say what to do about it",
+}
+
+HELP = """jaxllm: the life of a language model in JAX.
+
+usage: jaxllm COMMAND ...
+
+{commands}
+
+  jaxllm COMMAND --help    what a command takes
+  jaxllm --version
+
+A first run:  jaxllm train configs/shakespeare_char.py
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line; returns the exit code: 0 done, 1 the run failed, 2 bad input."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())), end="")
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from jaxllm import __version__
+
+        print(f"jaxllm {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        return _fail(f"unknown command {argv[0]!r}: {hint}", 2)
+    command: Callable[[list[str]], int] = import_module(f"jaxllm.cli.{argv[0]}").run
+    return _guarded(command, argv[1:])
+
+
+def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Runs a command; what the user can mend is said in one line, without a traceback."""
+    try:
+        return command(argv)
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if os.environ.get("JAXLLM_TRACEBACK"):
+            raise
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(str(error), 1)
+    except RuntimeError as error:
+        from jaxllm.training import NonFiniteLoss
+
+        if isinstance(error, NonFiniteLoss):
+            return _fail(str(error), 1)
+        if "Unable to initialize backend" in str(error):
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            return _fail(f"no such device: JAX_PLATFORMS={asked} cannot be used here; leave it out, or set it to cpu", 2)
+        raise
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -1,1 +1,34 @@
-"""Being built."""
+"""Text to batches: TFDS data sets, tokenizers, and rows found by one global position.
+
+    data = open_data(DataConfig(dataset="tiny_shakespeare", seq_len=64), seed=0)
+    for batch in train_batches(data.train, batch_size=12):  # tokens, targets, loss_weights, positions, segment_ids
+        ...
+
+In the order in which text passes through: `readers` and `clean` take documents from files, `build` writes them as a TFDS data
+set, `source` finds and reads one, `tokenizer` and `subword` make ids of text, `tokens` keeps the ids on disk, `packing` says
+which token stands in which row, `rows` shuffles the rows, `pipeline` makes batches of them.
+"""
+
+from jaxllm.data.config import DataConfig, TokenizerConfig
+from jaxllm.data.opening import Data, open_data
+from jaxllm.data.pipeline import eval_batches, train_batches
+from jaxllm.data.rows import Batch, RowSource
+from jaxllm.data.source import TextSet, TextSplit, find_text_set
+from jaxllm.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+__all__ = [
+    "Batch",
+    "Data",
+    "DataConfig",
+    "RowSource",
+    "TextSet",
+    "TextSplit",
+    "Tokenizer",
+    "TokenizerConfig",
+    "eval_batches",
+    "find_text_set",
+    "load_tokenizer",
+    "open_data",
+    "train_batches",
+    "train_tokenizer",
+]

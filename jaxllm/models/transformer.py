@@ -193,9 +193,7 @@ def unstack_layers(stacked: Any, num_layers: int) -> tuple[Any, ...]:
     """One tree a layer from arrays stacked over layers. The gradient is one concatenation, not a sum of paddings."""
     leaves, structure = jax.tree.flatten(stacked)
     parts = [jax.lax.split(leaf, [1] * num_layers, axis=0) for leaf in leaves]
-    return tuple(
-        jax.tree.unflatten(structure, [jnp.squeeze(part[index], 0) for part in parts]) for index in range(num_layers)
-    )
+    return tuple(jax.tree.unflatten(structure, [jnp.squeeze(part[index], 0) for part in parts]) for index in range(num_layers))
 
 
 def init_params(model: Transformer, key: Array) -> Any:

@@ -1,1 +1,28 @@
-"""Being built."""
+"""What is a run, and how does it go?
+
+A `Recipe` describes one run and composes what each room owns; `fit(recipe)` runs or resumes it; `load(run_dir)` gives
+the trained model back. A recipe is a Python file with `config() -> Recipe`, or the `recipe.json` of a run.
+"""
+
+from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.find import find_recipe, is_run_folder
+from jaxllm.recipe.fit import Fitted, fit
+from jaxllm.recipe.load import Loaded, load, restore
+from jaxllm.recipe.recipe import Recipe, SampleConfig
+from jaxllm.recipe.serialize import load_json, save_json
+
+__all__ = [
+    "Fitted",
+    "Job",
+    "Loaded",
+    "Recipe",
+    "SampleConfig",
+    "assemble",
+    "find_recipe",
+    "fit",
+    "is_run_folder",
+    "load",
+    "load_json",
+    "restore",
+    "save_json",
+]

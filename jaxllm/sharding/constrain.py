@@ -33,10 +33,7 @@ def reshard(x: Array, partition: PartitionSpec) -> Array:
 
 
 def shard(x: Array, *names: str | None) -> Array:
-    """An activation with its dimensions laid out as the rules say for these logical axes.
-
-
-    """
+    """An activation with its dimensions laid out as the rules say for these logical axes."""
     mesh = current_mesh()
     return x if mesh is None else reshard(x, spec(names, x.shape, mesh))
 

@@ -1,0 +1,52 @@
+"""When to save and what to keep, the two errors of this room, and which checkpoints retention deletes."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When a run saves its state, and which checkpoints stay on disk."""
+
+    every: int = 500
+    """Save after each this many steps; the last step and a stop signal save too."""
+    keep_last: int = 2
+    """Newest checkpoints to keep; with 2 or more a damaged one can be replaced by the one before."""
+    keep_best: int = 1
+    """Checkpoints with the best metric to keep besides; 0 keeps none for their metric."""
+    best_metric: str = "loss"
+    """Which metric decides what is best; steps saved without it are not candidates."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Whether a low or a high metric is good."""
+    asynchronous: bool = True
+    """Write to disk while the next steps run."""
+
+    def __post_init__(self) -> None:
+        for field, least in (("every", 1), ("keep_last", 1), ("keep_best", 0)):
+            if getattr(self, field) < least:
+                raise ValueError(f"checkpoint.{field} must be at least {least}: got {getattr(self, field)}")
+        if self.best_is not in ("lowest", "highest"):
+            raise ValueError(f"checkpoint.best_is must be 'lowest' or 'highest': got {self.best_is!r}")
+
+
+class CheckpointError(ValueError):
+    """No usable checkpoint, or one that does not fit what is asked of it."""
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; earlier ones are as they were."""
+
+
+def best_steps(metrics: dict[int, dict[str, float]], config: CheckpointConfig) -> list[int]:
+    """Of the saved steps, each with its metrics, those that have the metric that counts, best first."""
+    sign = 1 if config.best_is == "lowest" else -1
+    scores = {step: sign * values.get(config.best_metric, math.nan) for step, values in metrics.items()}
+    return sorted((step for step in scores if not math.isnan(scores[step])), key=lambda step: (scores[step], -step))
+
+
+def steps_to_delete(metrics: dict[int, dict[str, float]], config: CheckpointConfig) -> list[int]:
+    """Of the saved steps, each with its metrics, those that are neither among the newest nor among the best."""
+    newest = sorted(metrics)[-config.keep_last :]
+    best = best_steps(metrics, config)[: config.keep_best]
+    return sorted(metrics.keys() - set(newest) - set(best))

@@ -1,0 +1,44 @@
+"""Reads a checkpoint and compares every bit with what its manifest says was saved."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxllm.checkpoint import files
+from jaxllm.checkpoint.digest import digest
+from jaxllm.checkpoint.manifest import Damaged, Manifest
+
+
+def read_verified(
+    checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
+) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    """The arrays named in `wanted`, all there are under `prefix`, and the checkpoint's meta.
+
+    Raises:
+      Damaged: what is on disk is not what was saved.
+      CheckpointError: it is, and does not fit `wanted`.
+    """
+    manifest = Manifest.read(folder / "manifest")
+    if str(manifest.step) != folder.name:
+        raise Damaged(f"the folder is named {folder.name} and holds step {manifest.step}")
+    manifest.check_fits(wanted, prefix, folder)
+    try:
+        arrays = files.read(checkpointer, folder, wanted)
+        digests = jax.device_get([digest(arrays[name]) for name in wanted])
+    except Exception as error:
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            raise
+        raise Damaged(first_line(error)) from error
+    for name, found in zip(wanted, digests, strict=True):
+        if manifest.leaves[name].digest != int(found):
+            raise Damaged(f"the bits of {name} are not those that were saved")
+    return {name: arrays[name] for name in wanted}, manifest.meta
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's text, or its type if it has none."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -1,0 +1,30 @@
+"""`jaxllm evaluate`: loss and perplexity of a trained model over a split."""
+
+import argparse
+import json
+
+
+def run(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="jaxllm evaluate", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument("--split", help="split of its data set (default: its validation split)")
+    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the best, else the newest")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    from jaxllm.hardware import set_up
+    from jaxllm.recipe import restore
+
+    set_up()
+    job, params, step = restore(options.run_dir, step=options.checkpoint)
+    split = options.split or job.recipe.data.validation_split
+    if split is None:
+        raise ValueError(f"{options.run_dir} has no validation split: name one with --split")
+    results = {"step": step, "split": split, **job.evaluate_params(params, split)}
+    if options.json:
+        print(json.dumps(results))
+    else:
+        print(
+            f"{split} of {job.recipe.data.dataset}, step {step}: loss {results['loss']:.4f} nats per token, "
+            f"perplexity {results['perplexity']:.3f}, {results['tokens']:,.0f} tokens"
+        )
+    return 0

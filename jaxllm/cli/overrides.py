@@ -1,0 +1,68 @@
+"""Dotted options over a recipe: `--mesh.data 2`, typed and checked by the recipe's own dataclasses."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from jaxllm.recipe import Recipe
+
+
+def override(recipe: Recipe, options: list[str]) -> Recipe:
+    """The recipe with these options applied.
+
+    Raises:
+      ValueError: an unknown field, with the nearest name, or a value that its type or the recipe refuses.
+    """
+    if not options:
+        return recipe
+    if not {"-h", "--help"} & set(options):
+        _check_names(recipe, options)
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Recipe, default=recipe, args=options, prog="jaxllm train RECIPE")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_plain(said.getvalue())) from None
+
+
+def field_names(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields that hold a value."""
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from field_names(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _check_names(recipe: Recipe, options: list[str]) -> None:
+    names = {f"--{name}".replace("_", "-"): None for name in field_names(recipe)}
+    for option in options:
+        name = option.partition("=")[0].replace("_", "-")
+        if not name.startswith("--"):
+            continue
+        field = name[2:]
+        flag_off = re.sub(r"(^|\.)no-([^.]*)$", r"\1\2", field)
+        if f"--{field}" in names or f"--{flag_off}" in names:
+            continue
+        near = difflib.get_close_matches(name, names, n=1)
+        ends = [known for known in names if known.rpartition(".")[2] == field.rpartition(".")[2]]
+        hint = (ends or near or [None])[0]
+        raise ValueError(
+            f"unknown field {name}: " + (f"did you mean {hint}?" if hint else "`jaxllm train RECIPE --help` lists every field")
+        )
+
+
+def _plain(text: str) -> str:
+    """The message in tyro's box, in one line."""
+    lines = (re.sub(r"[│╭╮╰╯─━]+", " ", line).strip() for line in text.splitlines())
+    words = " ".join(line for line in lines if line and not line.startswith(("Parsing error", "For full helptext")))
+    return re.sub(r"\s+", " ", words).strip()

@@ -1,0 +1,92 @@
+"""What a run reads: the data set, its splits, the tokenizer, and how documents become rows."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+TokenizerKind = Literal["bytes", "characters", "bpe", "wordpiece", "unigram", "pretrained"]
+TRAINED_KINDS = ("bpe", "wordpiece", "unigram")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How text becomes token ids."""
+
+    kind: TokenizerKind = "bytes"
+    """bytes: UTF-8 bytes and an end mark, 257 entries. characters: the distinct characters of the data set. bpe, wordpiece,
+    unigram: trained on the training split. pretrained: a published folder with a `tokenizer.json`."""
+    vocab_size: int | None = None
+    """Entries to train, for bpe, wordpiece and unigram; None for the others, which have the size they have."""
+    path: str | None = None
+    """The folder with the `tokenizer.json`, for pretrained; None for the others."""
+
+    def __post_init__(self) -> None:
+        kinds = TokenizerKind.__args__
+        if self.kind not in kinds:
+            raise ValueError(f"tokenizer.kind must be one of {', '.join(kinds)}: got {self.kind!r}")
+        if self.kind in TRAINED_KINDS and (self.vocab_size is None or self.vocab_size < 300):
+            raise ValueError(
+                f"tokenizer.kind={self.kind!r} needs tokenizer.vocab_size of at least 300 "
+                f"(256 bytes and the special tokens come first): got {self.vocab_size}"
+            )
+        if self.kind not in TRAINED_KINDS and self.vocab_size is not None:
+            raise ValueError(
+                f"tokenizer.vocab_size can be chosen for {', '.join(TRAINED_KINDS)} only: got {self.vocab_size} with "
+                f"tokenizer.kind={self.kind!r}; leave it out"
+            )
+        if self.kind == "pretrained" and not self.path:
+            raise ValueError(
+                "tokenizer.kind='pretrained' needs tokenizer.path, a folder with a tokenizer.json: got none"
+            )
+        if self.kind != "pretrained" and self.path is not None:
+            raise ValueError(
+                f"tokenizer.path is for tokenizer.kind='pretrained' only: got {self.path!r} with kind {self.kind!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The data set of a run and how its documents become rows of `seq_len` tokens."""
+
+    dataset: str
+    """A name built by `jaxllm data build`, the folder of a prepared TFDS set, a TFDS name such as "openwebtext:1.0.0", or
+    the "tiny_shakespeare" that ships with the package."""
+    seq_len: int
+    """Tokens in a row; each has the next token as its target."""
+    data_dir: str | None = None
+    """Folder of the named data sets; None means $JAXLLM_DATA, else `datasets` in the cache folder."""
+    text_feature: str = "text"
+    """The feature of the data set that holds the text."""
+    train_split: str = "train"
+    """Split to train on; TFDS slices such as "train[:99%]" work here and below."""
+    validation_split: str | None = "validation"
+    """Split for the evaluations during training; None when there is none."""
+    test_split: str | None = "test"
+    """Split for the final figure. It is looked for only when it is asked for."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """How text becomes token ids."""
+    packing: Literal["concat", "fit"] = "concat"
+    """concat: documents stand end to end and are cut every `seq_len` tokens. fit: documents are kept whole where they fit,
+    several in a row, with padding at its end."""
+    cross_document_attention: bool = False
+    """Let tokens attend to earlier documents of their row (positions then run through). Targets never cross documents."""
+    num_workers: int = 0
+    """Worker processes that prepare batches; 0 means a thread of this process. The stream is the same for any number."""
+    prefetch: int = 2
+    """Batches prepared ahead, by each worker; 0 prepares each batch when it is asked for."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ValueError(
+                "dataset must name a data set: got an empty string; `jaxllm data show` lists those there are"
+            )
+        if self.seq_len < 1:
+            raise ValueError(f"seq_len must be 1 or more: got {self.seq_len}")
+        if self.packing not in ("concat", "fit"):
+            raise ValueError(f"packing must be 'concat' or 'fit': got {self.packing!r}")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must be 0 (no worker processes) or more: got {self.num_workers}")
+        if self.prefetch < 0:
+            raise ValueError(f"prefetch must be 0 (prepare on demand) or more: got {self.prefetch}")
+        for name in ("train_split", "text_feature"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty")

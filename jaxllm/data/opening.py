@@ -1,0 +1,108 @@
+"""From a `DataConfig` to rows: find the data set, get the tokenizer, tokenize the splits when they are first used."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jaxllm.data.config import DataConfig
+from jaxllm.data.rows import RowSource
+from jaxllm.data.source import TextSet, TextSplit, find_text_set
+from jaxllm.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxllm.data.tokens import tokenize_split
+from jaxllm.hardware import cache_dir
+
+
+@dataclass(frozen=True)
+class Data:
+    """An opened data set: its tokenizer, and its splits as rows, tokenized when first used."""
+
+    config: DataConfig
+    seed: int
+    text_set: TextSet
+    tokenizer: Tokenizer
+
+    @cached_property
+    def train(self) -> RowSource:
+        """The training split, shuffled by the seed, without end."""
+        return self.rows(self.config.train_split, seed=self.seed)
+
+    @cached_property
+    def validation(self) -> RowSource | None:
+        """The validation split in its own order; None where the config names none."""
+        return self.rows(self.config.validation_split) if self.config.validation_split else None
+
+    @cached_property
+    def test(self) -> RowSource | None:
+        """The test split in its own order; None where the config names none."""
+        return self.rows(self.config.test_split) if self.config.test_split else None
+
+    def rows(self, split: str, *, seed: int | None = None) -> RowSource:
+        """The rows of any split; in its own order without a seed."""
+        documents = self.text_set.open(split)
+        table = tokenize_split(documents, self.tokenizer, num_workers=self.config.num_workers)
+        return RowSource(
+            table=table,
+            documents=documents,
+            seq_len=self.config.seq_len,
+            packing=self.config.packing,
+            cross_document_attention=self.config.cross_document_attention,
+            seed=seed,
+        )
+
+
+def open_data(config: DataConfig, *, seed: int, tokenizer: Tokenizer | None = None) -> Data:
+    """Open the data set that `config` describes.
+
+        data = open_data(DataConfig(dataset="tiny_shakespeare", seq_len=64), seed=0)
+        data.train.rows_per_epoch, data.tokenizer.vocab_size
+
+    Args:
+      seed: Of the run; orders the training split.
+      tokenizer: The one stored with a run that goes on; None trains or loads the one that `config` names.
+    """
+    text_set = find_text_set(config.dataset, data_dir=config.data_dir, text_feature=config.text_feature)
+    splits = [text_set.open(split) for split in (config.train_split, config.validation_split) if split]
+    return Data(config, seed, text_set, tokenizer or _tokenizer(config, text_set, splits))
+
+
+def _tokenizer(config: DataConfig, text_set: TextSet, splits: list[TextSplit]) -> Tokenizer:
+    """Trained tokenizers are kept in the cache: learnt from the training split, characters from all splits in use."""
+    if config.tokenizer.kind in ("bytes", "pretrained"):
+        return train_tokenizer(config.tokenizer, [])
+    texts = _Texts(splits if config.tokenizer.kind == "characters" else splits[:1])
+    if config.tokenizer.kind == "characters" and config.test_split and config.test_split in text_set.sizes:
+        texts.splits.append(text_set.open(config.test_split))
+    name = hashlib.sha256(repr((config.tokenizer, [s.fingerprint for s in texts.splits])).encode()).hexdigest()[:24]
+    folder = cache_dir() / "tokenizers" / name
+    if not folder.is_dir():
+        _save_whole(train_tokenizer(config.tokenizer, texts), folder)
+    return load_tokenizer(folder)
+
+
+class _Texts:
+    """The texts of some splits, one after the other, as often as wanted."""
+
+    def __init__(self, splits: list[TextSplit]):
+        self.splits = list(splits)
+
+    def __iter__(self):
+        for split in self.splits:
+            yield from split
+
+
+def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        tokenizer.save(work)
+        try:
+            os.rename(work, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process finished first, with the same result
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""A split as rows of tokens, each found directly from its global position: examples consumed since the beginning."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+from jaxllm.data.packing import Concat, Fit
+from jaxllm.data.shuffle import keys_of, mix, permute
+from jaxllm.data.source import TextSplit
+from jaxllm.data.tokens import TokenTable
+
+Batch = dict[str, np.ndarray]
+"""`tokens`, `targets`, `positions`, `segment_ids` (int32) and `loss_weights` (float32), each [B, T].
+
+Segments count the documents of a row from 1; 0 is padding. A loss weight is 0 where the target is another document's
+token or padding."""
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Rows of a split by global position.
+
+    With a seed, position p is in epoch p // rows_per_epoch, and each epoch has its own order (and for "concat" its own
+    cuts). Without one, the rows come in their order and there is one epoch, in which each target counts once: the loss
+    weights add up to tokens minus documents.
+    """
+
+    table: TokenTable
+    documents: TextSplit
+    seq_len: int
+    packing: Literal["concat", "fit"] = "concat"
+    cross_document_attention: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows_per_epoch < 1:
+            needed = self.seq_len if self.seed is not None and self.packing == "concat" else 2
+            raise ValueError(
+                f"the split {self.documents.split!r} must have at least {needed} tokens for rows of {self.seq_len}: it has "
+                f"{self.table.num_tokens}; lower seq_len or add text"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowSource, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    def for_evaluation(self) -> "RowSource":
+        """The same split in its own order, each target once."""
+        return dataclasses.replace(self, seed=None)
+
+    @cached_property
+    def _layout(self) -> Concat | Fit:
+        layout = Concat if self.packing == "concat" else Fit
+        return layout(self.table.offsets, self.seq_len, self.seed)
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        """Rows of an epoch, the same in each."""
+        return self._layout.num_rows
+
+    def rows(self, positions: Int64[np.ndarray, " B"]) -> Batch:
+        """The rows at some global positions."""
+        cells = self._layout.cells(*self._rows_and_offsets(positions))
+        padding = cells.segment_ids == 0
+        tokens = self.table.tokens
+        positions_in_row, segment_ids = cells.positions, cells.segment_ids
+        if self.cross_document_attention:
+            positions_in_row = np.where(padding, 0, np.arange(self.seq_len, dtype=np.int32))
+            segment_ids = (~padding).astype(np.int32)
+        return {
+            "tokens": np.where(padding, 0, tokens[cells.source]).astype(np.int32),
+            "targets": np.where(padding, 0, tokens[cells.target]).astype(np.int32),
+            "loss_weights": cells.loss_weights,
+            "positions": positions_in_row,
+            "segment_ids": segment_ids,
+        }
+
+    def describe(self, position: int) -> list[str]:
+        """The ids of the documents that have tokens in the row at a global position."""
+        cells = self._layout.cells(*self._rows_and_offsets(np.array([position])))
+        begins = cells.source[0][(cells.positions[0] == 0) & (cells.segment_ids[0] > 0)]
+        numbers = np.searchsorted(self.table.offsets, begins, side="right") - 1
+        return [self.documents.document_id(int(number)) for number in numbers]
+
+    def _rows_and_offsets(self, positions: Int64[np.ndarray, " B"]) -> tuple[np.ndarray, np.ndarray]:
+        epochs, rows = np.divmod(positions, self.rows_per_epoch)
+        if self.seed is None:
+            if (epochs != 0).any():
+                raise IndexError(
+                    f"a split in its own order has rows 0 to {self.rows_per_epoch - 1}: got {positions.max()}"
+                )
+            return rows, np.zeros_like(rows)
+        keys = keys_of(self.seed, epochs)
+        offsets = (mix(keys) % np.uint64(self.seq_len)).astype(np.int64)
+        return permute(rows, self.rows_per_epoch, keys), offsets

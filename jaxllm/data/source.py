@@ -1,0 +1,186 @@
+"""Finding and reading TFDS data sets: built by jaxllm, prepared elsewhere, or the one that ships with the package.
+
+TensorFlow is never imported: the files must be ArrayRecord, which also gives random access.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from jaxllm.data.tfds_builder import write_text_set
+from jaxllm.hardware import cache_dir
+
+SHIPPED = "tiny_shakespeare"
+_ASSET = Path(__file__).parent / "assets" / "tiny_shakespeare.txt"
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """The documents of one split, by number. Holds only names, so that worker processes open the files themselves."""
+
+    folder: Path
+    split: str
+    text_feature: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TextSplit, (self.folder, self.split, self.text_feature)
+
+    @cached_property
+    def _records(self) -> Any:
+        return _open(self.folder).as_data_source(self.split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """The texts of documents `start` to `stop`."""
+        return [_text(record[self.text_feature]) for record in self._records.__getitems__(list(range(start, stop)))]
+
+    def document_id(self, number: int) -> str:
+        """Where a document came from, when the set says so, else its number in the split."""
+        record = self._records[number]
+        return _text(record["id"]) if "id" in record else f"{self.split} document {number}"
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 1000):
+            yield from self.texts(start, min(start + 1000, len(self)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when the files of the set, the split or the feature do."""
+        digest = hashlib.sha256(f"{self.folder.resolve()}\n{self.split}\n{self.text_feature}\n".encode())
+        for path in sorted(self.folder.iterdir()):
+            state = path.stat()
+            digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """A prepared TFDS set with a text feature."""
+
+    folder: Path
+    text_feature: str
+    sizes: dict[str, int]
+    """Documents of each split."""
+
+    def open(self, split: str) -> TextSplit:
+        """A split by its name, or a TFDS slice of one such as "train[:99%]"."""
+        if split.split("[")[0] not in self.sizes:
+            there = ", ".join(f"{name} ({size:,} documents)" for name, size in self.sizes.items())
+            raise ValueError(f"the data set in {self.folder} has no split {split!r}: it has {there}; name one of these")
+        return TextSplit(self.folder, split, self.text_feature)
+
+
+def datasets_dir(data_dir: str | Path | None) -> Path:
+    """Where named data sets are: the argument, else $JAXLLM_DATA, else `datasets` in the cache folder."""
+    named = data_dir or os.environ.get("JAXLLM_DATA")
+    return Path(named).expanduser() if named else cache_dir() / "datasets"
+
+
+def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feature: str = "text") -> TextSet:
+    """Find a data set by folder or by name; the shipped one is built on first use."""
+    folder = _folder_of(dataset, datasets_dir(data_dir))
+    builder = _open(folder)
+    features = builder.info.features
+    if text_feature not in features:
+        raise ValueError(
+            f"the data set in {folder} has no feature {text_feature!r}: it has {', '.join(features)}; choose with text_feature"
+        )
+    formats = [getattr(f, "value", str(f)) for f in builder.info.available_file_formats()]
+    if "array_record" not in formats:
+        raise ValueError(
+            f"the data set in {folder} must be written as array_record to be read without TensorFlow: it is "
+            f"{', '.join(formats)}; prepare it again with `tfds build --file_format=array_record`"
+        )
+    return TextSet(folder, text_feature, {name: info.num_examples for name, info in builder.info.splits.items()})
+
+
+def _folder_of(dataset: str, named_dir: Path) -> Path:
+    path = Path(dataset).expanduser()
+    if path.is_absolute() or dataset.startswith(".") or "~" in dataset:
+        if not path.is_dir():
+            raise FileNotFoundError(f"expected a prepared TFDS data set in {path}: there is no such folder")
+        return _prepared_folder(path, dataset)
+    name, _, version = dataset.partition(":")
+    for place in (named_dir, Path(tfds.core.constants.DATA_DIR).expanduser()):
+        if (place / name / version).is_dir():
+            return _prepared_folder(place / name / version, dataset)
+    if path.is_dir():
+        return _prepared_folder(path, dataset)
+    if dataset == SHIPPED:
+        return _build_shipped(named_dir)
+    return _prepare_published(dataset, named_dir)
+
+
+def _prepared_folder(path: Path, dataset: str) -> Path:
+    """The folder with `dataset_info.json`: the path itself, or the newest version (and only config) below it."""
+    if (path / "dataset_info.json").is_file():
+        return path
+    found = [p.parent for p in (*path.glob("*/dataset_info.json"), *path.glob("*/*/dataset_info.json"))]
+    if not found:
+        raise FileNotFoundError(
+            f"expected a prepared TFDS data set (dataset_info.json) for {dataset!r} in {path}: found none; make one from text "
+            "files with `jaxllm data build NAME FILES`"
+        )
+    configs = {p.parent for p in found}
+    if len(configs) > 1:
+        there = ", ".join(sorted(str(p.relative_to(path)) for p in found))
+        raise ValueError(f"{path} holds several data sets: {there}; name one of them")
+    return max(found, key=lambda p: [int(part) if part.isdigit() else -1 for part in p.name.split(".")])
+
+
+def _build_shipped(named_dir: Path) -> Path:
+    """The first 90 % of the characters to train on, the last 10 % to validate, as in nanoGPT: one document each."""
+    text = _ASSET.read_text("utf-8")
+    cut = int(0.9 * len(text))
+    splits = {"train": [(f"{SHIPPED}:train", text[:cut])], "validation": [(f"{SHIPPED}:validation", text[cut:])]}
+    description = "About 40,000 lines of Shakespeare's plays; the first 90 % of the characters are for training."
+    try:
+        return write_text_set(SHIPPED, splits, named_dir, description=description)
+    except FileExistsError:  # another process built it at the same moment
+        return _prepared_folder(named_dir / SHIPPED, SHIPPED)
+
+
+def _prepare_published(dataset: str, named_dir: Path) -> Path:
+    """Prepare a data set that TFDS knows by name, as ArrayRecord; may download."""
+    try:
+        builder = tfds.builder(dataset, data_dir=str(named_dir), file_format="array_record")
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        there = ", ".join(list_names(named_dir)) or "none yet"
+        raise ValueError(
+            f"found no data set {dataset!r}: it is neither a folder, nor in {named_dir} (there: {there}; and {SHIPPED} ships "
+            "with the package), nor a name that TFDS knows; make one from text files with "
+            f"`jaxllm data build {dataset.partition(':')[0]} FILES`"
+        ) from error
+    tfds.disable_progress_bar()
+    builder.download_and_prepare()
+    return Path(builder.data_dir)
+
+
+def list_names(named_dir: Path) -> list[str]:
+    """Names of the data sets in a folder."""
+    if not named_dir.is_dir():
+        return []
+    return sorted(
+        p.name for p in named_dir.iterdir() if not p.name.startswith(".") and any(p.rglob("dataset_info.json"))
+    )
+
+
+def _open(folder: Path) -> Any:
+    try:
+        return tfds.builder_from_directory(str(folder))
+    except Exception as error:  # a damaged folder shows as many kinds of error
+        raise ValueError(
+            f"{folder} is not a TFDS data set that can be read ({type(error).__name__}: {error}); build it again"
+        ) from error
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

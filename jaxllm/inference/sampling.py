@@ -1,0 +1,112 @@
+"""From logits to the next token: temperature, top-k, top-p, min-p, repetition penalty, one key a row.
+
+Letters: B rows, V vocabulary. A token that must not be drawn has the logit -inf.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How text is continued. The defaults draw from the model's distribution as it is."""
+
+    max_tokens: int = 256
+    """Tokens to add to a prompt, at most."""
+    temperature: float = 1.0
+    """Divides the logits. 0 is the limit of ever smaller temperatures: always the likeliest token (greedy)."""
+    top_k: int | None = None
+    """Draw among this many likeliest tokens (and those tied with the last of them). By default among all."""
+    top_p: float | None = None
+    """Draw among the likeliest tokens that together reach this probability. By default among all."""
+    min_p: float | None = None
+    """Draw among tokens at least this probable relative to the likeliest one. By default among all."""
+    repetition_penalty: float | None = None
+    """Above 1, makes tokens that already occur in the prompt or the text less likely. By default nothing is done."""
+    seed: int = 0
+    """Seed of the draws. A prompt gets the same text whatever the other prompts beside it."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the completion; the completion is cut before the first of them."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1: got {self.max_tokens}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 (greedy) or a positive number: got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1: got {self.top_k}; leave it out to draw among all tokens")
+        for field in ("top_p", "min_p"):
+            value = getattr(self, field)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{field} must be above 0 and at most 1: got {value}; leave it out to switch it off")
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty must be a positive number: got {self.repetition_penalty}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32): got {self.seed}")
+        if "" in self.stop:
+            raise ValueError("stop must hold texts of at least one character: got an empty one")
+
+
+def sample(
+    keys: Key[Array, " B"],
+    logits: Float[Array, "B V"],
+    sampling: SamplingConfig,
+    seen: Bool[Array, "B V"] | None = None,
+) -> Int[Array, " B"]:
+    """Draws one token a row, after the steps that `sampling` names, in the order of this file.
+
+    Args:
+      keys: one key a row, so that what a row draws does not depend on the rows beside it.
+      seen: the tokens that a row has so far; only the repetition penalty reads it.
+    """
+    logits = logits.astype(jnp.float32)
+    if sampling.repetition_penalty is not None:
+        assert seen is not None, "the repetition penalty needs to know the tokens so far"
+        logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, axis=-1)
+    logits = apply_temperature(logits, sampling.temperature)
+    if sampling.top_k is not None:
+        logits = apply_top_k(logits, sampling.top_k)
+    if sampling.top_p is not None:
+        logits = apply_top_p(logits, sampling.top_p)
+    if sampling.min_p is not None:
+        logits = apply_min_p(logits, sampling.min_p)
+    return jax.vmap(jax.random.categorical)(keys, logits)
+
+
+def apply_repetition_penalty(
+    logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float
+) -> Float[Array, "B V"]:
+    """Seen tokens: x / penalty where x > 0, x * penalty elsewhere (Keskar et al. 2019, arXiv:1909.05858)."""
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def apply_temperature(logits: Float[Array, "B V"], temperature: float) -> Float[Array, "B V"]:
+    """x / temperature, shifted so that the largest is 0: a tiny temperature then cannot overflow to inf - inf."""
+    return (logits - logits.max(axis=-1, keepdims=True)) / temperature
+
+
+def apply_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
+    """Only the k largest stay (all, where k exceeds V)."""
+    kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
+    return jnp.where(logits >= kth, logits, -jnp.inf)
+
+
+def apply_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
+    """Only the smallest set of likeliest tokens whose probabilities reach p stays (Holtzman et al. 2019, nucleus)."""
+    if p == 1:
+        return logits  # rounding in the sum below could drop the rarest tokens
+    probs = jax.nn.softmax(logits, axis=-1)
+    falling = jnp.flip(jnp.sort(probs, axis=-1), axis=-1)
+    before = jnp.cumsum(falling, axis=-1) - falling
+    last_kept = jnp.min(jnp.where(before < p, falling, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(probs >= last_kept, logits, -jnp.inf)
+
+
+def apply_min_p(logits: Float[Array, "B V"], min_p: float) -> Float[Array, "B V"]:
+    """Only tokens with at least min_p times the probability of the likeliest stay (Nguyen et al. 2024, min-p)."""
+    return jnp.where(logits >= logits.max(axis=-1, keepdims=True) + jnp.log(min_p), logits, -jnp.inf)

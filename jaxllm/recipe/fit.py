@@ -1,0 +1,171 @@
+"""A recipe, run: from a fresh state or the newest good checkpoint to the last step, the evaluation and the report."""
+
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxllm.checkpoint import Store
+from jaxllm.evaluate import write_report
+from jaxllm.hardware import ProfileWindow, StepTimer, set_up
+from jaxllm.inference import generate
+from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.recipe import Recipe
+from jaxllm.recipe.run_folder import RunFolder, choose_folder
+from jaxllm.training import Loop, Progress, RunLog, TrainState, evaluation_params, init_state, train
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a run ended."""
+
+    run_dir: Path
+    step: int
+    """Steps taken."""
+    ended: str
+    """"finished", "patience", or the name of the signal that stopped it."""
+    validation_loss: float | None
+    """Of the last evaluation in this process."""
+
+
+def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
+    """Trains as the recipe says, in its run folder; goes on where an earlier run in that folder stopped.
+
+        fitted = fit(dataclasses.replace(recipe, steps=100, run_dir="runs/try"))
+
+    Args:
+      command: what the user typed, for the report.
+
+    Raises:
+      ValueError: an impossible recipe, a folder of another run; before anything is written.
+      NonFiniteLoss, SaveError: see `training.train`.
+    """
+    set_up()
+    folder = choose_folder(recipe)
+    job = assemble(recipe, folder.load_tokenizer() if folder.resumes else None)
+    say = _say(jax.process_index() == 0)
+    say(_describe(job, folder))
+    train_step, compile_seconds = _timed(job.compile_step)
+    folder.write_description(job.recipe, job.data.tokenizer)
+    store = Store(folder.checkpoints, job.recipe.checkpoint)
+    state, progress = _start(job, folder, store, say)
+    if progress.step >= job.recipe.steps:
+        say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
+        return Fitted(folder.path, progress.step, "finished", None)
+    first_step, started = progress.step, time.perf_counter()
+    resume_step = first_step if folder.resumes else None
+    with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
+        loop = _loop(job, folder, store, log, train_step, progress)
+        loop.timer.compile_seconds = compile_seconds
+        state, ended = train(loop, state, progress)
+        seconds = time.perf_counter() - started
+        loss = None
+        if ended in ("finished", "patience"):
+            loss = _finish(job, folder, state, log, progress)
+    store.close()
+    if jax.process_index() == 0:
+        results = {
+            "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+            "tokens": progress.examples * job.recipe.data.seq_len,
+            "seconds": seconds,
+            "compile_seconds": compile_seconds,
+        }
+        sample = _sample(job, state) if ended in ("finished", "patience") else None
+        write_report(folder.path, command=command or f"jaxllm train {folder.path}", sample=sample, results=results)
+        _closing_words(job, folder, progress, ended, sample, say)
+    return Fitted(folder.path, progress.step, ended, loss)
+
+
+def _describe(job: Job, folder: RunFolder) -> str:
+    mesh = " x ".join(f"{name} {size}" for name, size in job.mesh.shape.items() if size > 1) or "one device"
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(job.abstract.params))
+    device = job.mesh.devices.flat[0].device_kind
+    used, there = job.mesh.devices.size, jax.device_count()
+    idle = f" ({there - used} of {there} devices idle: they do not divide the batch)" if used < there else ""
+    return (
+        f"{'resuming' if folder.resumes else 'new run'} {folder.path}: {job.recipe.name}, {count:,} parameters, "
+        f"{job.recipe.batch_size} x {job.recipe.data.seq_len} tokens a step, {device}, mesh {mesh}{idle}"
+    )
+
+
+def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
+    """The newest good checkpoint, or a fresh state where there is none."""
+    if folder.resumes and store.steps():
+        restored = store.restore(job.abstract, on_damaged=lambda _, message: say(f"warning: {message}"))
+        say(f"restored step {restored.step}")
+        return restored.state, Progress(**restored.meta)
+    key = jax.random.fold_in(job.key, 0)
+    return init_state(job.model, job.optimizer[0], job.mesh, key, job.abstract), Progress()
+
+
+def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Callable, progress: Progress) -> Loop:
+    recipe = job.recipe
+
+    def describe_examples(position: int) -> str:
+        rows = (job.data.train.describe(position + row) for row in range(recipe.batch_size))
+        return ", ".join(dict.fromkeys(document for row in rows for document in row))
+
+    return Loop(
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        train_step=train_step,
+        batches=job.batches(progress.examples),
+        evaluate=job.evaluate_state if recipe.data.validation_split else None,
+        config=recipe.evaluate,
+        checkpoint_every=recipe.checkpoint.every,
+        keep_best=recipe.checkpoint.keep_best > 0,
+        store=store,
+        log=log,
+        timer=StepTimer(tokens_per_step=recipe.batch_size * recipe.data.seq_len, first_step=progress.step),
+        profile=ProfileWindow(recipe.profile, folder.path / "tensorboard"),
+        utilization=job.utilization,
+        describe_examples=describe_examples,
+        skip_nonfinite=recipe.on_nonfinite == "skip",
+    )
+
+
+def _finish(job: Job, folder: RunFolder, state: TrainState, log: RunLog, progress: Progress) -> float | None:
+    """The test figure, where the data set has a test split."""
+    test = job.recipe.data.test_split
+    if test is not None and test in job.data.text_set.sizes:
+        params = evaluation_params(state.params, state.opt_state)
+        log.evaluation(progress.step, "test", job.evaluate_params(params, test))
+    return progress.best_loss
+
+
+def _sample(job: Job, state: TrainState) -> str:
+    config = job.recipe.sample
+    params = jax.device_put(evaluation_params(state.params, state.opt_state), jax.devices()[0])
+    text = generate(job.model, params, job.data.tokenizer, [config.prompt], config.sampling)[0]
+    return config.prompt + text
+
+
+def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, sample: str | None, say: Say) -> None:
+    path = shlex.quote(str(folder.path))
+    if sample is not None:
+        say(f"\n{sample.strip()}\n")
+    if ended == "patience":
+        say(f"stopped at step {progress.step}: no better validation loss in {job.recipe.evaluate.patience} evaluations")
+    elif ended != "finished":
+        say(f"stopped by {ended} after step {progress.step}, which is saved. Go on with: jaxllm train {path}")
+    say(f"report: {folder.path / 'report.html'}")
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return function(), time.perf_counter() - start
+
+
+def _say(enabled: bool) -> Say:
+    def say(text: str) -> None:
+        if enabled:
+            print(text, flush=True)
+
+    return say

@@ -1,0 +1,89 @@
+"""One run, described: a frozen tree that composes what each room owns and checks."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.data import DataConfig
+from jaxllm.hardware import ProfileConfig
+from jaxllm.inference import SamplingConfig
+from jaxllm.models import TransformerConfig
+from jaxllm.sharding import MeshConfig
+from jaxllm.training import EvaluateConfig, LogConfig, LossConfig, OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    prompt: str = "\n"
+    """Text that the sample in the report continues."""
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(max_tokens=300, temperature=0.8))
+    """How it is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    name: str
+    """Names the run's folder, runs/<name>, unless run_dir says otherwise."""
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Rows an optimizer step, over all devices."""
+    seed: int = 0
+    """Decides initial parameters, data order and dropout."""
+    accumulate: int = 1
+    """Parts of a batch whose gradients are added up in turn, to save memory."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do when loss or gradient is not finite: stop the run, or skip the update."""
+    run_dir: str | None = None
+    """Folder of the run. By default runs/<name>, with a number where that is taken."""
+    model: TransformerConfig
+    data: DataConfig
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    profile: ProfileConfig = ProfileConfig()
+    sample: SampleConfig = SampleConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be in [0, 2^31): got {self.seed}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size: got accumulate={self.accumulate}, batch_size={self.batch_size}"
+            )
+        if self.data.seq_len > self.model.context_len:
+            raise ValueError(
+                f"data.seq_len must not exceed model.context_len: got {self.data.seq_len} and {self.model.context_len}; "
+                "shorten the rows or widen the context"
+            )
+        if self.loss.chunk is not None and self.data.seq_len % self.loss.chunk:
+            raise ValueError(
+                f"loss.chunk must divide data.seq_len: got loss.chunk={self.loss.chunk}, data.seq_len={self.data.seq_len}"
+            )
+
+
+MAY_CHANGE = (
+    "steps",
+    "run_dir",
+    "accumulate",
+    "on_nonfinite",
+    "model.layer_loop",
+    "model.remat",
+    "loss.chunk",
+    "data.data_dir",
+    "data.num_workers",
+    "data.prefetch",
+    "mesh",
+    "evaluate",
+    "checkpoint",
+    "log",
+    "profile",
+    "sample",
+)
+"""Fields, or groups of them, that a resumed run may change: none of them changes what is computed."""

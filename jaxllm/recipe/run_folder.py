@@ -1,0 +1,82 @@
+"""The folder of a run: a new one, or one that goes on. An earlier run is never overwritten."""
+
+import dataclasses
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from jaxllm.data import Tokenizer, load_tokenizer
+from jaxllm.hardware import environment
+from jaxllm.recipe.find import RECIPE_FILE, is_run_folder
+from jaxllm.recipe.recipe import Recipe
+from jaxllm.recipe.serialize import differences, load_json, save_json
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+    resumes: bool
+    """Whether an earlier run is there, which goes on."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    def load_tokenizer(self) -> Tokenizer | None:
+        """The run's own tokenizer, once it has been stored."""
+        return load_tokenizer(self.tokenizer) if self.tokenizer.is_dir() else None
+
+    def write_description(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
+        """recipe.json, environment.json and the tokenizer; the recipe comes last, so that it marks a whole folder."""
+        if jax.process_index() != 0:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        if not self.tokenizer.is_dir():
+            unfinished = self.path / "tokenizer.new"
+            tokenizer.save(unfinished)
+            unfinished.rename(self.tokenizer)
+        save_json(dataclasses.replace(recipe, run_dir=str(self.path)), self.path / RECIPE_FILE)
+
+
+def choose_folder(recipe: Recipe) -> RunFolder:
+    """Where this recipe runs: `run_dir`, or the first free of runs/<name>, runs/<name>-2, ...
+
+    Raises:
+      ValueError: the folder holds another recipe's run, or something that is no run.
+    """
+    if recipe.run_dir is None:
+        names = itertools.chain([recipe.name], (f"{recipe.name}-{number}" for number in itertools.count(2)))
+        return RunFolder(next(RUNS / name for name in names if not (RUNS / name).exists()), resumes=False)
+    path = Path(recipe.run_dir)
+    if is_run_folder(path):
+        earlier = load_json(path / RECIPE_FILE)
+        here = recipe
+        if recipe.model.vocab_size is None:  # the run's recipe has it filled in from the tokenizer
+            model = dataclasses.replace(recipe.model, vocab_size=earlier.model.vocab_size)
+            here = dataclasses.replace(recipe, model=model)
+        other = differences(earlier, here)
+        if other:
+            name, (there, wanted) = next(iter(other.items()))
+            more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+            raise ValueError(
+                f"run folder {path} holds a run of another recipe: {name} is {there!r} there and {wanted!r} here{more}; "
+                f"choose another --run-dir, or go on with that run by `jaxllm train {path}`"
+            )
+        return RunFolder(path, resumes=True)
+    if path.exists() and (not path.is_dir() or any(entry.name not in LEFTOVERS for entry in path.iterdir())):
+        raise ValueError(f"{path} exists and is not a run folder (it has no {RECIPE_FILE}): choose another --run-dir")
+    return RunFolder(path, resumes=False)
+
+
+LEFTOVERS = ("environment.json", "tokenizer", "tokenizer.new")
+"""What a run killed before its recipe was written may leave."""

@@ -1,0 +1,123 @@
+"""A recipe as JSON, and back, with every name and type checked."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from jaxllm.recipe.recipe import MAY_CHANGE, Recipe
+
+T = TypeVar("T")
+
+
+def save_json(recipe: Recipe, path: Path) -> None:
+    """Writes the recipe, every field of it, in one move."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(dataclasses.asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def load_json(path: Path) -> Recipe:
+    """The recipe in a JSON file.
+
+    Raises:
+      ValueError: not JSON, an unknown field (with the nearest name), or a value of the wrong type.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold a recipe as JSON: {error}") from None
+    return from_tree(Recipe, tree, "", str(path))
+
+
+def from_tree(kind: type[T], tree: Any, where: str, source: str) -> T:
+    """A dataclass from nested dicts."""
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source}: {where or 'the recipe'} must be an object: got {tree!r}")
+    hints = get_type_hints(kind)
+    for name in tree:
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; there are {', '.join(hints)}"
+            raise ValueError(f"{source}: unknown field {where}{name}{hint}")
+    values = {name: _value(hints[name], value, f"{where}{name}", source) for name, value in tree.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{source}: {where or 'the recipe'}: {error}") from None
+
+
+def _value(hint: Any, value: Any, where: str, source: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_tree(hint, value, f"{where}.", source)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        value = tuple(value)
+    if get_origin(hint) in (Union, types.UnionType) and isinstance(value, list):
+        value = tuple(value)
+    if not fits(value, hint):
+        raise ValueError(f"{source}: {where} must be {describe(hint)}: got {value!r}")
+    return value
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value may stand in a field of this type; a whole number may stand for a float."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, each) for each in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, tuple):
+            return False
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            return all(fits(each, kinds[0]) for each in value)
+        return len(value) == len(kinds) and all(fits(*pair) for pair in zip(value, kinds, strict=True))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def describe(hint: Any) -> str:
+    """A type in words for a message."""
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(describe(each) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        return "a list of " + ", ".join(describe(each) for each in get_args(hint) if each is not Ellipsis)
+    return names.get(hint) or getattr(hint, "__name__", str(hint))
+
+
+def check_types(recipe: Recipe, source: str) -> None:
+    """Refuses a recipe made in Python with a value of the wrong type."""
+    for where, hint, value in _fields(recipe, ""):
+        if not fits(value, hint):
+            raise ValueError(f"{source}: {where} must be {describe(hint)}: got {value!r}")
+
+
+def _fields(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    hints = typing.get_type_hints(type(node))
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{where}{field.name}.")
+        else:
+            yield f"{where}{field.name}", hints[field.name], value
+
+
+def differences(there: Recipe, here: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Fields that make two recipes different runs: name, value there, value here."""
+    pairs = zip(_fields(there, ""), _fields(here, ""), strict=True)
+    return {
+        name: (value_there, value_here)
+        for (name, _, value_there), (_, _, value_here) in pairs
+        if value_there != value_here and not any(name == may or name.startswith(f"{may}.") for may in MAY_CHANGE)
+    }

@@ -1,0 +1,34 @@
+"""A request to stop: SIGTERM from a scheduler, SIGINT from a keyboard."""
+
+import signal
+import threading
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupt:
+    """Notes a stop signal, so that the loop can finish its step and save. A second signal acts at once.
+
+    with Interrupt() as interrupt:
+        while not interrupt.requested: ...
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        """Name of the signal that came, or None."""
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = signal.Signals(number).name
+        for each, handler in self._before.items():
+            signal.signal(each, handler)  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""The training loop: step, log, evaluate, save, stop. Everything it calls is built before and passed in."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from jaxllm.checkpoint import SaveError, Store
+from jaxllm.hardware import ProfileWindow, StepTimer
+from jaxllm.training.interrupt import Interrupt
+from jaxllm.training.loss import Batch
+from jaxllm.training.run_log import RunLog
+from jaxllm.training.state import TrainState
+from jaxllm.training.step import Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    every: int = 250
+    """Steps between evaluations; the last step is evaluated, too."""
+    batch_size: int | None = None
+    """Rows a batch. By default the training batch; rounded up to what the mesh divides."""
+    batches: int | None = None
+    """Batches of the split to look at. By default all of it."""
+    patience: int | None = None
+    """Stop after this many evaluations in a row without a new best validation loss. By default never."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batch_size", "batches", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"evaluate.{name} must be at least 1: got {value}")
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient became infinite or NaN."""
+
+
+@dataclass
+class Progress:
+    """What the loop remembers beside the state; saved with each checkpoint."""
+
+    step: int = 0
+    """Steps taken."""
+    examples: int = 0
+    """Examples consumed: the position in the data."""
+    best_loss: float | None = None
+    """Lowest validation loss so far."""
+    evaluations_since_best: int = 0
+    """Evaluations since then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """The pieces of one run."""
+
+    steps: int
+    batch_size: int
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    batches: Iterator[Batch]
+    """Batches on their devices, from the first one not yet consumed."""
+    evaluate: Callable[[TrainState], dict[str, float]] | None
+    """Validation metrics, `loss` among them; None where the data has no validation split."""
+    config: EvaluateConfig
+    checkpoint_every: int
+    keep_best: bool
+    """Save when an evaluation is the best so far, so that the best parameters are kept."""
+    store: Store
+    log: RunLog
+    timer: StepTimer
+    profile: ProfileWindow
+    utilization: Callable[[float], float | None]
+    """Model FLOPs utilization at so many tokens per second."""
+    describe_examples: Callable[[int], str]
+    """Which documents the examples of the batch starting at this position came from, for an error message."""
+    skip_nonfinite: bool
+    pending: list[tuple[int, Metrics]] = field(default_factory=list)
+    """Steps dispatched and not yet looked at."""
+
+
+def train(loop: Loop, state: TrainState, progress: Progress) -> tuple[TrainState, str]:
+    """Runs from `progress.step` to `loop.steps`; returns the state and why it ended: "finished", a signal, "patience".
+
+    Raises:
+      NonFiniteLoss: naming the step, the last good checkpoint and the examples of the batch.
+      SaveError: the last checkpoint could not be written.
+    """
+    ended = "finished"
+    with Interrupt() as interrupt:
+        for step in range(progress.step + 1, loop.steps + 1):
+            loop.profile.before(step)
+            state, metrics = loop.train_step(state, next(loop.batches))
+            loop.profile.after(step, metrics)
+            loop.pending.append((step, metrics))
+            progress.step, progress.examples = step, step * loop.batch_size
+            stop, last = interrupt.requested, step == loop.steps
+            look = last or step % loop.config.every == 0
+            save = last or step % loop.checkpoint_every == 0 or stop is not None
+            if look or save or step % loop.log.config.every == 0 or step == 1:
+                _catch_up(loop)
+            validation = None
+            if look and loop.evaluate is not None:
+                with loop.timer.paused():
+                    validation, improved = _evaluate(loop, state, progress)
+                save = save or (improved and loop.keep_best)
+            out_of_patience = loop.config.patience is not None and progress.evaluations_since_best >= loop.config.patience
+            if save or out_of_patience:
+                with loop.timer.paused():
+                    _save(loop, state, progress, validation)
+            if stop is not None or out_of_patience:
+                ended = stop or "patience"
+                break
+    loop.profile.close()
+    loop.store.wait()
+    return state, ended
+
+
+def _catch_up(loop: Loop) -> None:
+    """Waits for the steps dispatched so far, checks them, times them and hands them to the log."""
+    if not loop.pending:
+        return
+    pending = [(step, dict(jax.device_get(metrics))) for step, metrics in loop.pending]
+    loop.pending.clear()
+    interval = loop.timer.mark(pending[-1][0])
+    for step, metrics in pending:
+        finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
+        if interval is not None:
+            metrics["tokens_per_second"] = interval.tokens_per_second
+            metrics["step_seconds"] = interval.step_seconds
+            metrics["mfu"] = loop.utilization(interval.tokens_per_second)
+        loop.log.train(step, metrics)
+        if not finite:
+            _report_nonfinite(loop, step, metrics)
+    loop.log.flush()
+
+
+def _report_nonfinite(loop: Loop, step: int, metrics: Any) -> None:
+    found = f"loss {float(metrics['loss'])}, gradient norm {float(metrics['grad_norm'])}"
+    if loop.skip_nonfinite:
+        loop.log.message(f"step {step}: {found}: update skipped")
+        return
+    loop.log.flush()
+    saved = loop.store.steps()
+    last_good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+    raise NonFiniteLoss(
+        f"loss and gradient must be finite: got {found} at step {step}; {last_good}. "
+        f"The batch: {loop.describe_examples((step - 1) * loop.batch_size)}. "
+        "Lower optimizer.learning_rate, look at those examples, or set on_nonfinite=skip"
+    )
+
+
+def _evaluate(loop: Loop, state: TrainState, progress: Progress) -> tuple[dict[str, float], bool]:
+    assert loop.evaluate is not None
+    metrics = loop.evaluate(state)
+    loop.log.evaluation(progress.step, "validation", metrics)
+    improved = progress.best_loss is None or metrics["loss"] < progress.best_loss
+    progress.best_loss = metrics["loss"] if improved else progress.best_loss
+    progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
+    return metrics, improved
+
+
+def _save(loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None) -> None:
+    """A failed save does not end the run: the next one may find room again, and the last one must."""
+    loop.log.flush()
+    try:
+        loop.store.save(progress.step, state, dict(vars(progress)), metrics=validation)
+    except SaveError as error:
+        loop.log.message(f"warning: {error}. Training goes on")

@@ -1,0 +1,183 @@
+"""Optimizers by name, learning-rate schedules, and the average of parameters. All are Optax's; this file chooses."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    kind: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape after the warm-up: half a cosine; a line; flat; or warm-up, stable, decay (flat, then a half cosine down)."""
+    warmup_steps: int = 0
+    """Steps over which the rate rises in a line from 0."""
+    decay_steps: int | None = None
+    """Step at which the final rate is reached. By default the run's last step."""
+    cooldown_steps: int | None = None
+    """For wsd: steps of the final decay. By default a fifth of decay_steps."""
+    final_fraction: float = 0.1
+    """Final rate as a fraction of the peak."""
+
+    def __post_init__(self) -> None:
+        for field in ("warmup_steps", "decay_steps", "cooldown_steps"):
+            value = getattr(self, field)
+            if value is not None and value < 0:
+                raise ValueError(f"optimizer.schedule.{field} must be at least 0: got {value}")
+        if not 0 <= self.final_fraction <= 1:
+            raise ValueError(f"optimizer.schedule.final_fraction must be in [0, 1]: got {self.final_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    name: Literal["adamw", "adafactor", "lion", "muon", "sgd"] = "adamw"
+    """Update rule. muon orthogonalizes the updates of matrices in the blocks; the rest gets adamw."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """How the learning rate changes over the run."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay, on matrices and embeddings; norms and biases are left alone."""
+    b1: float = 0.9
+    """Decay of the first moment; the momentum of sgd and muon is `momentum`."""
+    b2: float = 0.95
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    momentum: float = 0.95
+    """Momentum of sgd and muon."""
+    nesterov: bool = False
+    """Nesterov momentum, for sgd and muon."""
+    clip_norm: float | None = 1.0
+    """Scale the gradient down to this global norm. None does not."""
+    ema: float | None = None
+    """Decay of an average of the parameters, which evaluation then uses. By default none is kept."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"optimizer.learning_rate must be positive: got {self.learning_rate}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"optimizer.clip_norm must be positive: got {self.clip_norm}; None switches it off")
+        for field in ("b1", "b2", "momentum"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"optimizer.{field} must be in [0, 1): got {getattr(self, field)}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"optimizer.ema must be in (0, 1): got {self.ema}; leave it out for no average")
+
+
+def make_schedule(config: ScheduleConfig, peak: float, steps: int) -> optax.Schedule:
+    """Learning rate of step 0, 1, ... of a run of `steps` steps; as the schedules of transformers' `optimization`."""
+    end, warmup = config.decay_steps or steps, config.warmup_steps
+    if warmup > end:
+        raise ValueError(
+            f"optimizer.schedule.warmup_steps must not exceed decay_steps: got {warmup} and {end}; "
+            "shorten the warm-up or train for longer"
+        )
+    after = max(1, end - warmup)
+    if config.kind == "cosine":
+        main = optax.cosine_decay_schedule(peak, after, alpha=config.final_fraction)
+    elif config.kind == "linear":
+        main = optax.linear_schedule(peak, peak * config.final_fraction, after)
+    elif config.kind == "constant":
+        main = optax.constant_schedule(peak)
+    else:
+        cooldown = max(1, min(after, end // 5 if config.cooldown_steps is None else config.cooldown_steps))
+        down = optax.cosine_decay_schedule(peak, cooldown, alpha=config.final_fraction)
+        main = optax.join_schedules([optax.constant_schedule(peak), down], [after - cooldown])
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The gradient transformation of a run of `steps` steps, and its learning-rate schedule."""
+    schedule = make_schedule(config.schedule, config.learning_rate, steps)
+    parts: list[optax.GradientTransformation] = []
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(_update_rule(config, schedule))
+    if config.ema is not None:
+        parts.append(average_params(config.ema))
+    return optax.chain(*parts), schedule
+
+
+def _update_rule(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    decay = config.weight_decay
+    if config.name == "adamw":
+        return optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.epsilon, weight_decay=decay, mask=decay_mask)
+    if config.name == "lion":
+        return optax.lion(schedule, b1=config.b1, b2=config.b2, weight_decay=decay, mask=decay_mask)
+    if config.name == "adafactor":
+        return optax.adafactor(
+            schedule, weight_decay_rate=decay or None, weight_decay_mask=decay_mask, multiply_by_parameter_scale=False
+        )
+    if config.name == "muon":
+        return contrib.muon(
+            schedule,
+            beta=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=decay,
+            weight_decay_mask=decay_mask,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_weight_decay=decay,
+            muon_weight_dimension_numbers=_muon_dimensions,
+        )
+    return optax.chain(
+        optax.add_decayed_weights(decay, mask=decay_mask),
+        optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov),
+    )
+
+
+def _leaf_name(path: Any) -> str:
+    return str(getattr(path[-1], "key", path[-1]))
+
+
+def decay_mask(params: Any) -> Any:
+    """True for matrices and embeddings, False for norms and biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) in ("kernel", "table"), params)
+
+
+def _muon_dimensions(params: Any) -> Any:
+    """Which dimensions of a block's kernel are its rows and columns; None for what is not such a matrix."""
+
+    def dimensions(path: Any, leaf: Any) -> contrib.MuonDimensionNumbers | None:
+        names = [str(getattr(entry, "key", entry)) for entry in path]
+        if names[0] != "layers" or names[-1] != "kernel":
+            return None
+        rows = (1, 2) if names[-2] == "output" else (1,)  # attention output: heads x width -> embed
+        columns = tuple(axis for axis in range(1, leaf.ndim) if axis not in rows)
+        return contrib.MuonDimensionNumbers(reduction_axis=rows, output_axis=columns)
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+class AverageState(NamedTuple):
+    average: Any
+    """Exponential moving average of the parameters."""
+
+
+def average_params(decay: float) -> optax.GradientTransformation:
+    """Keeps ema ← decay · ema + (1 - decay) · parameters, after each update. Goes last in a chain."""
+
+    def init(params: Any) -> AverageState:
+        return AverageState(jax.tree.map(jnp.copy, params))
+
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+        new = optax.apply_updates(params, updates)
+        return updates, AverageState(optax.incremental_update(new, state.average, 1 - decay))
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+
+
+def evaluation_params(params: Any, opt_state: Any) -> Any:
+    """The average of parameters where the optimizer keeps one, else the parameters."""
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(node)]
+    return found[0].average if found else params
+
+
+def _is_average(node: Any) -> bool:
+    return isinstance(node, AverageState)

@@ -1,0 +1,58 @@
+"""What changes from step to step, and where each piece of it lives."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxllm.models import Transformer, abstract_params, init_params
+from jaxllm.sharding import replicated, shardings_for, use_mesh
+
+
+class TrainState(NamedTuple):
+    step: Array
+    """Optimizer steps taken."""
+    params: Any
+    """The model's parameters, nested dicts."""
+    opt_state: Any
+    """The optimizer's state, the average of parameters included when there is one."""
+
+
+def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state as shapes, types and shardings: what init computes, restore fills in, and the step expects."""
+    params, axes = abstract_params(model)
+    placement = shardings_for(params, axes, mesh)
+    shapes = jax.eval_shape(lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params)
+    by_path = {_keys(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(placement)}
+    sizes = {_keys(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        """Optimizer moments carry their parameter's path as the end of their own, and its shape."""
+        keys = _keys(path)
+        owner = next((keys[i:] for i in range(len(keys)) if keys[i:] in by_path), None)
+        like_param = owner is not None and sizes[owner] == leaf.shape
+        return jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=by_path[owner] if like_param and owner else replicated(mesh)
+        )
+
+    return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def _keys(path: Any) -> tuple[str, ...]:
+    return tuple(str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry)))) for entry in path)
+
+
+def init_state(
+    model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array, abstract: TrainState
+) -> TrainState:
+    """A fresh state, each piece computed where it lives."""
+
+    def init(key: Array) -> TrainState:
+        params = init_params(model, key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    with use_mesh(mesh):
+        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(key)

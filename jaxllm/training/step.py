@@ -1,0 +1,120 @@
+"""One optimizer step, and one evaluation step: pure functions, jitted once at the edge."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxllm.sharding import batch_sharding, replicated, use_mesh
+from jaxllm.training.loss import Batch, LossSums
+from jaxllm.training.state import TrainState
+
+Loss = Callable[[Any, Batch, Array | None], LossSums]
+Metrics = dict[str, Array]
+
+
+def make_train_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    key: Array,
+    z_loss: float = 0.0,
+    accumulate: int = 1,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+    dropout: bool = False,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`train_step(state, batch) -> (state, metrics)`.
+
+    Args:
+      key: randomness of step n is fold_in(key, n), so a resumed run is the same run.
+      accumulate: parts of the batch whose gradients are summed in turn; the result is that of the whole batch.
+      on_nonfinite: "skip" leaves parameters and optimizer as they were where loss or gradient is not finite.
+    """
+
+    def gradient(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
+        def total(params: Any) -> tuple[Array, LossSums]:
+            sums = loss(params, batch, key)
+            return sums.cross_entropy + z_loss * sums.z, sums
+
+        (_, sums), grads = jax.value_and_grad(total, has_aux=True)(params)
+        return sums, grads
+
+    def accumulated(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
+        parts = jax.tree.map(lambda x: _split(x, accumulate), batch)
+
+        def add(so_far: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
+            part_key = None if key is None else jax.random.fold_in(key, part[1])
+            return jax.tree.map(jnp.add, so_far, gradient(params, part[0], part_key)), None
+
+        zeros = (LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3))), jax.tree.map(jnp.zeros_like, params))
+        return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(key, state.step) if dropout else None
+        sums, grads = (gradient if accumulate == 1 else accumulated)(state.params, batch, step_key)
+        grads = jax.tree.map(lambda g: g / sums.weight.astype(g.dtype), grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": sums.cross_entropy / sums.weight,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        }
+        if on_nonfinite == "skip":
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+            params = jax.tree.map(keep, params, state.params)
+            opt_state = jax.tree.map(keep, opt_state, state.opt_state)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return train_step
+
+
+def _split(x: Array, parts: int) -> Array:
+    """[B, ...] as [parts, B / parts, ...]; each part takes every parts-th row, so that rows stay on their device."""
+    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+
+def make_eval_step(loss: Loss) -> Callable[[Any, Batch], Metrics]:
+    """`eval_step(params, batch) -> {"loss_sum", "weight"}`, to be summed over the batches of a split."""
+
+    def eval_step(params: Any, batch: Batch) -> Metrics:
+        sums = loss(params, batch, None)
+        return {"loss_sum": sums.cross_entropy, "weight": sums.weight}
+
+    return eval_step
+
+
+def compile_train_step(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    abstract: TrainState,
+    abstract_batch: Any,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step compiled for this mesh, ahead of its first call; the state is donated."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    with use_mesh(mesh):
+        jitted = jax.jit(
+            train_step,
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(shardings, replicated(mesh)),
+            donate_argnums=0,
+        )
+        return jitted.lower(abstract, abstract_batch).compile()
+
+
+def jit_eval_step(eval_step: Callable[[Any, Batch], Metrics], abstract_params: Any, mesh: Mesh) -> Callable:
+    """The evaluation step, compiled for this mesh when it is first called."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
+    jitted = jax.jit(eval_step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=replicated(mesh))
+
+    def call(params: Any, batch: Batch) -> Metrics:
+        with use_mesh(mesh):
+            return jitted(params, batch)
+
+    return call

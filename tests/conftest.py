@@ -1,0 +1,16 @@
+"""Tests run on eight virtual CPU devices, with compiled programs kept between runs."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["JAXLLM_CPU_TUNING"] = "off"
+os.environ.setdefault("JAXLLM_CACHE", str(Path.home() / ".cache" / "jaxllm" / "tests"))
+
+import jax  # noqa: E402
+
+from jaxllm.hardware import set_up  # noqa: E402
+
+set_up()
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,182 @@
+import json
+import struct
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from jaxllm.training.run_log import LogConfig, RunLog, read_metrics
+
+QUIET = LogConfig(every=5, tensorboard=False)
+
+
+def log_steps(folder, steps, *, total=100, resume_step=None, config=QUIET):
+    with RunLog(folder, config, total, resume_step) as log:
+        for step in steps:
+            log.train(step, {"loss": jnp.float32(1 / step), "mfu": None})
+
+
+def test_a_float32_keeps_every_digit(tmp_path):
+    log_steps(tmp_path, range(1, 8))
+    records = read_metrics(tmp_path)
+    assert [r["step"] for r in records] == list(range(1, 8))
+    assert list(records[0]) == ["step", "split", "loss", "mfu"]
+    assert all(np.float32(r["loss"]) == np.float32(1 / r["step"]) and r["mfu"] is None for r in records)
+
+
+def test_written_every_few_steps_and_on_flush(tmp_path):
+    with RunLog(tmp_path, QUIET, 100) as log:
+        for step in range(1, 9):
+            log.train(step, {"loss": 1.0})
+        assert len(read_metrics(tmp_path)) == 5
+        log.flush()
+        assert len(read_metrics(tmp_path)) == 8
+
+
+def test_an_evaluation_comes_after_the_steps_before_it(tmp_path):
+    with RunLog(tmp_path, QUIET, 100) as log:
+        log.train(1, {"loss": 1.0})
+        log.evaluation(1, "validation", {"loss": np.float32(2.5), "tokens": 7})
+    assert read_metrics(tmp_path)[1] == {"step": 1, "split": "validation", "loss": 2.5, "tokens": 7.0}
+    assert len(read_metrics(tmp_path)) == 2
+
+
+def test_resume_drops_later_steps_and_half_a_line(tmp_path):
+    log_steps(tmp_path, range(1, 11))
+    file = tmp_path / "metrics.jsonl"
+    before = file.read_bytes()
+    file.write_bytes(before + b'{"step": 6, "spl')
+    log_steps(tmp_path, range(7, 11), resume_step=6)
+    assert file.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_without_a_step_to_resume_from_the_log_starts_afresh(tmp_path):
+    log_steps(tmp_path, range(1, 11))
+    log_steps(tmp_path, range(1, 3))
+    assert len(read_metrics(tmp_path)) == 2
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path):
+    with RunLog(tmp_path, QUIET, 2) as log:
+        log.train(1, {"loss": float("nan"), "grad_norm": float("inf")})
+    assert read_metrics(tmp_path) == [{"step": 1, "split": "train", "loss": None, "grad_norm": None}]
+
+
+def test_only_the_first_process_writes(tmp_path, capsys):
+    with RunLog(tmp_path / "run", QUIET, 10, enabled=False) as log:
+        log.train(10, {"loss": 1.0})
+        log.evaluation(10, "validation", {"loss": 1.0})
+        log.message("hello")
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_plain_lines_read_well_in_a_file(tmp_path, capsys):
+    with RunLog(tmp_path, QUIET, 10) as log:
+        for step in range(1, 11):
+            log.train(step, {"loss": 2.0, "tokens_per_second": 12345.6})
+            if step == 5:
+                log.evaluation(step, "validation", {"loss": 1.5})
+        log.message("saved [step 10]")
+    assert capsys.readouterr().out.splitlines() == [
+        " 5/10  loss 2.0000  12,346 tokens/s",
+        " 5/10  validation loss 1.5000",
+        "10/10  loss 2.0000  validation 1.5000  12,346 tokens/s  0:00 left",
+        "saved [step 10]",
+    ]
+
+
+def test_time_left_is_measured_over_the_latest_looks(tmp_path, capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with RunLog(tmp_path, LogConfig(every=10, tensorboard=False), 1000) as log:
+        for step in range(1, 401):
+            now += 100.0 if step <= 10 else 0.5
+            log.train(step, {"loss": 2.0})
+            if step == 10:
+                log.flush()
+    # The first ten steps took long (compiling): they are before the clock starts.
+    assert capsys.readouterr().out.splitlines()[-1] == " 390/1000  loss 2.0000  5:05 left"
+
+
+def test_messages_do_not_break_the_live_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with RunLog(tmp_path, QUIET, 10) as log:
+        log.train(5, {"loss": 2.0})
+        log.message("saved [step 5]")
+    assert "\x1b[2Ksaved [step 5]\n" in capsys.readouterr().out
+
+
+def tensorboard_values(file):
+    """(step, name, value) of each scalar: a record is length, checksum, protobuf, checksum."""
+    data, values = file.read_bytes(), []
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + size])
+        values += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        data = data[16 + size :]
+    return values
+
+
+def test_tensorboard_gets_the_last_step_of_each_stretch(tmp_path):
+    config = LogConfig(every=5)
+    log_steps(tmp_path, range(1, 11), config=config)
+    log_steps(tmp_path, range(6, 11), config=config, resume_step=5)
+    first, second = sorted((tmp_path / "tensorboard").iterdir(), key=lambda file: int(file.suffix[1:]))
+    assert tensorboard_values(first) == [(5, "train/loss", np.float32(1 / 5)), (10, "train/loss", np.float32(1 / 10))]
+    assert tensorboard_values(second) == [(10, "train/loss", np.float32(1 / 10))]
+
+
+def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install 'jaxllm\[wandb\]'"):
+        RunLog(tmp_path, LogConfig(wandb_project="demo", tensorboard=False), 10)
+
+
+def test_wandb_is_given_each_run_under_one_id(tmp_path, monkeypatch):
+    calls = []
+
+    class FakeRun:
+        def define_metric(self, name, step_metric):
+            pass
+
+        def log(self, values):
+            calls.append(values)
+
+        def finish(self):
+            calls.append("finish")
+
+    class FakeWandb:
+        @staticmethod
+        def init(**arguments):
+            calls.append(arguments["id"])
+            return FakeRun()
+
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb)
+    config = LogConfig(every=5, tensorboard=False, wandb_project="demo")
+    log_steps(tmp_path, range(1, 6), config=config)
+    log_steps(tmp_path, range(6, 11), config=config, resume_step=5)
+    first, values, end, second, *_ = calls
+    assert first == second and end == "finish"
+    assert values == {"step": 5, "train/loss": pytest.approx(0.2)}
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}) + "\nhello\n")
+    with pytest.raises(ValueError, match="line 2 is not"):
+        read_metrics(tmp_path)
+
+
+def test_a_folder_without_a_log(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is none in"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("every", 0), ("wandb_project", "")])
+def test_bad_config(field, value):
+    with pytest.raises(ValueError, match=f"log.{field} must"):
+        LogConfig(**{field: value})
