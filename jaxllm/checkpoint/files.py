@@ -43,17 +43,13 @@ def write(checkpointer: ocp.AsyncCheckpointer, folder: Path, arrays: Mapping[str
     checkpointer.save(folder, args=ocp.args.Composite(state=state, manifest=ocp.args.JsonSave(manifest)))
 
 
-def read(
-    checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]
-) -> dict[str, jax.Array]:
+def read(checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """The arrays named in `wanted`, each with the sharding asked for; other arrays of the checkpoint are not read."""
     item = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _first_device())
         for name, leaf in wanted.items()
     }
-    restore = ocp.args.PyTreeRestore(
-        item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
-    )
+    restore = ocp.args.PyTreeRestore(item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True)
     return checkpointer.restore(folder, args=ocp.args.Composite(state=restore))["state"]
 
 

@@ -9,7 +9,9 @@
 What is saved does not depend on how the arrays were sharded, and `abstract_state` says how they shall be now.
 """
 
+import errno
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,7 +23,7 @@ import jax
 from jaxllm.checkpoint import files
 from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveError, best_steps, steps_to_delete
 from jaxllm.checkpoint.manifest import Damaged, Manifest, describe, named_leaves
-from jaxllm.checkpoint.verify import first_line, read_verified
+from jaxllm.checkpoint.verify import read_verified, reason
 
 OnDamaged = Callable[[int, str], None]
 
@@ -133,7 +135,7 @@ class Store:
         if not steps:
             raise CheckpointError(f"no checkpoint in {self._folder}: train first, or name another run folder")
         damaged: dict[int, str] = {}
-        for candidate in sorted((s for s in steps if step is None or s <= step), reverse=True):
+        for candidate in reversed([s for s in steps if step is None or s <= step]):
             try:
                 arrays, meta = read_verified(self._checkpointer, self._folder / str(candidate), wanted, prefix)
             except Damaged as damage:
@@ -141,25 +143,26 @@ class Store:
                 continue
             break
         else:
-            reasons = "; ".join(f"step {bad}: {reason}" for bad, reason in damaged.items())
+            reasons = "; ".join(f"step {bad}: {why}" for bad, why in damaged.items())
             raise CheckpointError(f"no good checkpoint in {self._folder}: {reasons}")
         if step in damaged:
             raise CheckpointError(
-                f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]}): "
-                f"the previous good one is step {candidate}"
+                f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]}): the previous good one is step {candidate}"
             )
         self._damaged.update(damaged)
-        for bad, reason in damaged.items():
-            on_damaged(bad, f"checkpoint of step {bad} is damaged ({reason}): step {candidate} is used instead")
+        for bad, why in damaged.items():
+            on_damaged(bad, f"checkpoint of step {bad} is damaged ({why}): step {candidate} is used instead")
         return Restored(candidate, jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values())), meta)
 
     def _make_room(self, step: int, size: int) -> None:
-        """Clear what interrupted saves left; refuse a disk that is too full before anything is written."""
+        """Clear what interrupted saves left; refuse a disk that is full or read-only before anything is written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         files.remove_unfinished(self._folder)
+        tempfile.TemporaryFile(dir=self._folder).close()
         free = shutil.disk_usage(self._folder).free
         if free < size:
-            raise OSError(f"No space left on device: {size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
+            message = f"No space left on device, {size / 1e6:.1f} MB needed and {free / 1e6:.1f} MB free"
+            raise OSError(errno.ENOSPC, message)
         files.set_aside(self._folder, step)
 
     def _finish(self, step: int) -> None:
@@ -178,8 +181,7 @@ class Store:
                 files.remove_step(self._folder, old)
         except Exception as error:
             self._failure = SaveError(
-                f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be deleted: "
-                f"{first_line(error)}"
+                f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be deleted: {reason(error)}"
             )
             self._failure.__cause__ = error
 
@@ -189,7 +191,7 @@ class Store:
         files.put_back(self._folder, step)
         steps = self.steps()
         failure = SaveError(
-            f"checkpoint of step {step} could not be saved in {self._folder}: {first_line(error)}. "
+            f"checkpoint of step {step} could not be saved in {self._folder}: {reason(error)}. "
             f"{f'The newest there is step {steps[-1]}' if steps else 'There is no earlier one'}; make room or make "
             "the folder writable"
         )

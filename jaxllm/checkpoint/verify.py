@@ -1,5 +1,7 @@
 """Reads a checkpoint and compares every bit with what its manifest says was saved."""
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,14 +33,17 @@ def read_verified(
     except Exception as error:
         if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
             raise
-        raise Damaged(first_line(error)) from error
+        raise Damaged(reason(error)) from error
     for name, found in zip(wanted, digests, strict=True):
         if manifest.leaves[name].digest != int(found):
             raise Damaged(f"the bits of {name} are not those that were saved")
     return {name: arrays[name] for name in wanted}, manifest.meta
 
 
-def first_line(error: BaseException) -> str:
-    """The beginning of an error's text, or its type if it has none."""
+def reason(error: BaseException) -> str:
+    """An error in a few words: the operating system's where there is one in it, else the beginning of its text."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    code = re.search(r"os_error_code='(\d+)'", text)
+    return os.strerror(int(code[1])) if code else text.splitlines()[0][:300]

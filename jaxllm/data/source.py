@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxllm.data.tfds_builder import write_text_set
+from jaxllm.data.tfds_builder import DataSetExists, write_text_set
 from jaxllm.hardware import cache_dir
 
 SHIPPED = "tiny_shakespeare"
@@ -69,6 +69,8 @@ class TextSet:
     text_feature: str
     sizes: dict[str, int]
     """Documents of each split."""
+    features: tuple[str, ...]
+    """Names of all features."""
 
     def open(self, split: str) -> TextSplit:
         """A split by its name, or a TFDS slice of one such as "train[:99%]"."""
@@ -99,7 +101,8 @@ def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feat
             f"the data set in {folder} must be written as array_record to be read without TensorFlow: it is "
             f"{', '.join(formats)}; prepare it again with `tfds build --file_format=array_record`"
         )
-    return TextSet(folder, text_feature, {name: info.num_examples for name, info in builder.info.splits.items()})
+    sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+    return TextSet(folder, text_feature, sizes, tuple(features))
 
 
 def _folder_of(dataset: str, named_dir: Path) -> Path:
@@ -144,7 +147,7 @@ def _build_shipped(named_dir: Path) -> Path:
     description = "About 40,000 lines of Shakespeare's plays; the first 90 % of the characters are for training."
     try:
         return write_text_set(SHIPPED, splits, named_dir, description=description)
-    except FileExistsError:  # another process built it at the same moment
+    except DataSetExists:  # another process built it at the same moment
         return _prepared_folder(named_dir / SHIPPED, SHIPPED)
 
 

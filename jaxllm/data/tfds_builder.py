@@ -95,8 +95,12 @@ def check_new_name(name: str, data_dir: Path, *, overwrite: bool) -> None:
         raise _exists(name, data_dir)
 
 
-def _exists(name: str, data_dir: Path) -> FileExistsError:
-    return FileExistsError(
+class DataSetExists(FileExistsError, ValueError):
+    """The name is taken."""
+
+
+def _exists(name: str, data_dir: Path) -> DataSetExists:
+    return DataSetExists(
         f"the data set {name} is already in {data_dir}; choose another name, or replace it with --overwrite"
     )
 

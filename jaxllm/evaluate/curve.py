@@ -71,9 +71,7 @@ def _smooth(values: Float[ndarray, " T"]) -> Float[ndarray, " T"]:
     return np.where(counted > 0, (sums[high] - sums[low]) / np.maximum(counted, 1.0), np.nan)
 
 
-def _thinned(
-    steps: Float[ndarray, " T"], values: Float[ndarray, " T"]
-) -> tuple[Float[ndarray, " S"], Float[ndarray, " S"]]:
+def _thinned(steps: Float[ndarray, " T"], values: Float[ndarray, " T"]) -> tuple[Float[ndarray, " S"], Float[ndarray, " S"]]:
     """At most `MAX_POINTS` points. Of each stretch the lowest and the highest stay, so that no spike is lost."""
     stretch = -(-2 * len(values) // MAX_POINTS)
     if stretch <= 2:

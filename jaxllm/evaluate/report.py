@@ -16,9 +16,7 @@ from jaxllm.training.run_log import read_metrics
 REPORT_FILE = "report.html"
 
 
-def write_report(
-    run_dir: Path, *, command: str, sample: str | None = None, results: Mapping[str, Any] | None = None
-) -> Path:
+def write_report(run_dir: Path, *, command: str, sample: str | None = None, results: Mapping[str, Any] | None = None) -> Path:
     """Writes `report.html` into a run folder, from its `metrics.jsonl`, `environment.json` and `recipe.json`.
 
         write_report(Path("runs/demo"), command="jaxllm train configs/demo.py", sample="ROMEO: ...",
@@ -161,16 +159,16 @@ def _environment(path: Path) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
-    """A nested object as rows: `versions: {jax: 0.10.2}` becomes `versions jax`, `0.10.2`."""
+    """A nested object as rows, under the innermost names: `versions: {jax: 0.10.2}` becomes `jax`, `0.10.2`."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name} {key}".strip())
+            yield from _flat(inner, key)
     elif isinstance(value, list):
         yield name, ", ".join(str(item) for item in value)
     elif name.endswith("bytes") and value is not None:
         yield name.removesuffix("bytes").strip("_ "), f"{value / 2**30:.1f} GiB"
     else:
-        yield name, "unknown" if value is None else str(value)
+        yield name, "unknown" if value is None else str(value) or "none"
 
 
 def _recipe(path: Path) -> str:

@@ -36,7 +36,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=22.5 * _TERA,
         f32_flops=None,
         hbm_bytes=8 * _GIB,
-        hbm_bandwidth=350 * _GB,
+        hbm_bandwidth=350e9,
         source=f"{_TPU}: v2, 45 TFLOP/s and 16 GiB a chip of two cores; JAX shows cores",
     ),
     DeviceKind(
@@ -45,7 +45,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=61.5 * _TERA,
         f32_flops=None,
         hbm_bytes=16 * _GIB,
-        hbm_bandwidth=450 * _GB,
+        hbm_bandwidth=450e9,
         source=f"{_TPU}: v3, 123 TFLOP/s, 32 GiB and 900 GB/s a chip of two cores; JAX shows cores",
     ),
     DeviceKind(
@@ -54,7 +54,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=275 * _TERA,
         f32_flops=None,
         hbm_bytes=32 * _GIB,
-        hbm_bandwidth=1228 * _GB,
+        hbm_bandwidth=1228e9,
         source=f"{_TPU}: v4",
     ),
     DeviceKind(
@@ -63,7 +63,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=197 * _TERA,
         f32_flops=None,
         hbm_bytes=16 * _GB,
-        hbm_bandwidth=819 * _GB,
+        hbm_bandwidth=819e9,
         source=f"{_TPU}: v5e",
     ),
     DeviceKind(
@@ -72,7 +72,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=459 * _TERA,
         f32_flops=None,
         hbm_bytes=95 * _GB,
-        hbm_bandwidth=2765 * _GB,
+        hbm_bandwidth=2765e9,
         source=f"{_TPU}: v5p",
     ),
     DeviceKind(
@@ -81,7 +81,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=918 * _TERA,
         f32_flops=None,
         hbm_bytes=32 * _GB,
-        hbm_bandwidth=1640 * _GB,
+        hbm_bandwidth=1640e9,
         source=f"{_TPU}: v6e",
     ),
     DeviceKind(
@@ -90,7 +90,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=1153.5 * _TERA,
         f32_flops=None,
         hbm_bytes=96 * _GB,
-        hbm_bandwidth=3690 * _GB,
+        hbm_bandwidth=3690e9,
         source="cloud.google.com/tpu/docs/tpu7x: 2307 TFLOP/s, 192 GiB and 7380 GB/s a chip of two cores",
     ),
     DeviceKind(
@@ -99,7 +99,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=312 * _TERA,
         f32_flops=156 * _TERA,
         hbm_bytes=40 * _GB,
-        hbm_bandwidth=1555 * _GB,
+        hbm_bandwidth=1555e9,
         source="NVIDIA A100 data sheet; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -108,7 +108,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=312 * _TERA,
         f32_flops=156 * _TERA,
         hbm_bytes=80 * _GB,
-        hbm_bandwidth=2039 * _GB,
+        hbm_bandwidth=2039e9,
         source="NVIDIA A100 data sheet; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -117,7 +117,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=989 * _TERA,
         f32_flops=494.5 * _TERA,
         hbm_bytes=80 * _GB,
-        hbm_bandwidth=3350 * _GB,
+        hbm_bandwidth=3350e9,
         source="NVIDIA H100 data sheet, without sparsity; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -126,7 +126,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=756 * _TERA,
         f32_flops=378 * _TERA,
         hbm_bytes=80 * _GB,
-        hbm_bandwidth=2000 * _GB,
+        hbm_bandwidth=2000e9,
         source="NVIDIA H100 data sheet, without sparsity; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -135,7 +135,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=989 * _TERA,
         f32_flops=494.5 * _TERA,
         hbm_bytes=141 * _GB,
-        hbm_bandwidth=4800 * _GB,
+        hbm_bandwidth=4800e9,
         source="NVIDIA H200 data sheet, without sparsity; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -144,7 +144,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=2250 * _TERA,
         f32_flops=1125 * _TERA,
         hbm_bytes=180 * _GB,
-        hbm_bandwidth=7700 * _GB,
+        hbm_bandwidth=7700e9,
         source="NVIDIA DGX B200 data sheet, a GPU's eighth, without sparsity; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -153,7 +153,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=121 * _TERA,
         f32_flops=60 * _TERA,
         hbm_bytes=24 * _GB,
-        hbm_bandwidth=300 * _GB,
+        hbm_bandwidth=300e9,
         source="NVIDIA L4 data sheet, without sparsity; float32 is TF32, XLA's default",
     ),
     DeviceKind(
@@ -162,7 +162,7 @@ DEVICE_KINDS: tuple[DeviceKind, ...] = (
         bf16_flops=None,
         f32_flops=8.1 * _TERA,
         hbm_bytes=16 * _GB,
-        hbm_bandwidth=320 * _GB,
+        hbm_bandwidth=320e9,
         source="NVIDIA T4 data sheet; it has no bfloat16 units",
     ),
 )

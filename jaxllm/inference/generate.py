@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from jaxllm.data.tokenizer import Tokenizer
+from jaxllm.data import Tokenizer
 from jaxllm.inference.decode import (
     MOST_STEPS,
     DecodeState,
@@ -53,9 +53,7 @@ def generate(
         raise ValueError(f"num_samples must be at least 1: got {num_samples}")
     ids = [encode_prompt(tokenizer, prompt, model.config.context_len) for prompt in prompts]
     rows = [
-        TextStream(
-            tokenizer.decode, prompt, max_tokens=sampling.max_tokens, stop=sampling.stop, eos_id=tokenizer.eos_id
-        )
+        TextStream(tokenizer.decode, prompt, max_tokens=sampling.max_tokens, stop=sampling.stop, eos_id=tokenizer.eos_id)
         for prompt in ids
         for _ in range(num_samples)
     ]

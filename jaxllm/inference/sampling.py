@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+LOWEST_TEMPERATURE = 1e-6
+"""Already greedy but for ties; far smaller ones would leave the range of float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -34,8 +37,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1: got {self.max_tokens}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 (greedy) or a positive number: got {self.temperature}")
+        if self.temperature != 0 and not LOWEST_TEMPERATURE <= self.temperature < float("inf"):
+            raise ValueError(
+                f"temperature must be 0 (greedy) or a number of at least {LOWEST_TEMPERATURE}: got {self.temperature}"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1: got {self.top_k}; leave it out to draw among all tokens")
         for field in ("top_p", "min_p"):
@@ -78,16 +83,14 @@ def sample(
     return jax.vmap(jax.random.categorical)(keys, logits)
 
 
-def apply_repetition_penalty(
-    logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float
-) -> Float[Array, "B V"]:
+def apply_repetition_penalty(logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float) -> Float[Array, "B V"]:
     """Seen tokens: x / penalty where x > 0, x * penalty elsewhere (Keskar et al. 2019, arXiv:1909.05858)."""
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def apply_temperature(logits: Float[Array, "B V"], temperature: float) -> Float[Array, "B V"]:
-    """x / temperature, shifted so that the largest is 0: a tiny temperature then cannot overflow to inf - inf."""
-    return (logits - logits.max(axis=-1, keepdims=True)) / temperature
+    """x / temperature."""
+    return logits / temperature
 
 
 def apply_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:

@@ -23,4 +23,4 @@ def train_flops_per_token(config: TransformerConfig, seq_len: int) -> float:
     gates = 3 if config.activation in GATED else 2
     matrices = config.num_layers * (projections + gates * D * F) + D * config.vocabulary
     seen = min(seq_len, config.window or seq_len)
-    return 6 * matrices + 12 * config.num_layers * config.num_heads * H * seen
+    return 6.0 * matrices + 12.0 * config.num_layers * config.num_heads * H * seen

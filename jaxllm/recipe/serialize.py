@@ -60,7 +60,8 @@ def _value(hint: Any, value: Any, where: str, source: str) -> Any:
         value = tuple(value)
     if not fits(value, hint):
         raise ValueError(f"{source}: {where} must be {describe(hint)}: got {value!r}")
-    return value
+    wants_float = hint is float or float in get_args(hint)
+    return float(value) if wants_float and isinstance(value, int) else value
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxllm.data.tokenizer import Tokenizer
+from jaxllm.data import Tokenizer
 from jaxllm.inference import SamplingConfig, decode, decode_params, generate, stream_tokens
 from jaxllm.models import Transformer, TransformerConfig, init_params
 
@@ -13,7 +13,7 @@ CONTEXT = 16
 class Letters(Tokenizer):
     """Ids 0..25 are letters, 26 ends a text."""
 
-    vocab_size, eos_id, bos_id = 27, 26, None
+    vocab_size, eos_id, bos_id, pad_id, fingerprint = 27, 26, None, None, "letters"
 
     def encode(self, text):
         return [ord(c) - 97 for c in text]
@@ -43,8 +43,11 @@ def tokens_of(model, params, prompts, sampling, **options):
     return np.concatenate(chunks).T.tolist()
 
 
-def greedy_without_cache(model, params, prompt, count):
-    """The definition: a full forward over the context for each token; a context outgrown keeps its last half."""
+def greedy_without_cache(model, params, prompt, count, penalty=1.0):
+    """The definition: a full forward over the context for each token; a context outgrown keeps its last half.
+
+    The repetition penalty counts all of the text, also what the context has lost.
+    """
     forward = jax.jit(lambda tokens: model.apply({"params": params}, tokens).logits)
     text, start = list(prompt), 0
     for _ in range(count):
@@ -53,7 +56,10 @@ def greedy_without_cache(model, params, prompt, count):
         context = text[start:]
         tokens = np.zeros((1, CONTEXT), np.int32)
         tokens[0, : len(context)] = context  # causal: what comes after does not matter
-        text.append(int(jnp.argmax(forward(tokens)[0, len(context) - 1, :27])))
+        logits = np.array(forward(tokens)[0, len(context) - 1, :27])
+        for token in set(text):
+            logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+        text.append(int(logits.argmax()))
     return text[len(prompt) :]
 
 
@@ -97,12 +103,12 @@ def test_the_seed_decides(model_and_params):
     assert draw(1) == draw(1) != draw(2)
 
 
-def test_the_repetition_penalty_knows_prompt_and_text(model_and_params):
-    """A huge penalty lets no token come twice, until all 27 have been: also over the end of a context."""
-    prompt = [3, 1, 4]
-    sampling = SamplingConfig(max_tokens=24, repetition_penalty=1e9)
-    (row,) = tokens_of(*model_and_params, [prompt], sampling)
-    assert sorted(prompt + row) == list(range(27))
+def test_the_repetition_penalty_counts_prompt_and_text(model_and_params):
+    prompts = [[3, 1, 4], list(range(10))]
+    sampling = SamplingConfig(max_tokens=40, temperature=0.0, repetition_penalty=1.7)
+    got = tokens_of(*model_and_params, prompts, sampling)
+    assert got == [greedy_without_cache(*model_and_params, prompt, 40, penalty=1.7) for prompt in prompts]
+    assert got[0] != greedy_without_cache(*model_and_params, prompts[0], 40)
 
 
 def test_one_program_a_bucket(model_and_params):

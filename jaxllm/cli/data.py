@@ -1,0 +1,204 @@
+"""`jaxllm data build` makes a data set from files, `jaxllm data show` looks at one."""
+
+import argparse
+import shutil
+import time
+
+EXAMPLES = """examples:
+  jaxllm data build stories stories.txt --documents blank-line
+  jaxllm data build books books/ --encoding latin-1 --exact-duplicates --min-chars 200
+  jaxllm data build poems poems/ --column paragraphs
+  jaxllm data build reviews train.tsv --column sentence --validation dev.tsv --test test.tsv
+  jaxllm data show stories --num 5 --tokenizer bpe --vocab-size 2000
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Runs `jaxllm data ...`."""
+    arguments = _parser().parse_args(argv)
+    return _build(arguments) if arguments.action == "build" else _show(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="jaxllm data",
+        description="Data sets are TFDS folders of ArrayRecord files; a recipe names one as its data.dataset.",
+        epilog=EXAMPLES,
+        formatter_class=plain,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|show")
+    _add_build(actions.add_parser("build", help="make a data set from files", epilog=EXAMPLES, formatter_class=plain))
+    _add_show(actions.add_parser("show", help="look at a data set, or list those there are"))
+    return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make a data set from text, JSONL, JSON, CSV, TSV or Parquet files (text kinds also gzipped), or folders of them."
+    )
+    parser.add_argument("name", metavar="NAME", help="what to call it: small letters, digits, _")
+    parser.add_argument("sources", metavar="SOURCE", nargs="*", help="files and folders to train on")
+    add = parser.add_argument_group("reading").add_argument
+    add("--documents", choices=["file", "line", "blank-line", "article"], default="file",
+        help="what a document is in a text file (default: file; article: WikiText)")  # fmt: skip
+    add("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    add("--column", help="column or JSON key that holds the text (default: text); its number without a header")
+    add("--no-header", action="store_true", help="CSV and TSV files have no line of column names")
+    add("--on-error", choices=["stop", "skip"], default="stop",
+        help="at a record that cannot be read: stop with its place (default), or skip and count it")  # fmt: skip
+    add = parser.add_argument_group("splits").add_argument
+    add("--train", metavar="FILE", nargs="+", default=[], help="more files to train on, the same as SOURCE")
+    add("--validation", metavar="FILE", nargs="+", default=[], help="files of the validation split")
+    add("--test", metavar="FILE", nargs="+", default=[], help="files of the test split")
+    add("--validation-fraction", type=float, metavar="X",
+        help="share of the SOURCE documents for validation (default: 0.05, or 0 with --validation or --test)")  # fmt: skip
+    add("--test-fraction", type=float, metavar="X", help="share for test (default: the same)")
+    add("--split-by", choices=["documents", "characters"], default="documents",
+        help="whole documents at random (default), or the end of each document's characters")  # fmt: skip
+    add("--seed", type=int, default=0, help="chooses the documents of the splits (default: 0)")
+    add = parser.add_argument_group("cleaning, in this order").add_argument
+    add("--control-characters", action="store_true", help="take out control and zero-width characters")
+    add("--repeated-lines", action="store_true", help="take out lines that stood before in the same document")
+    add("--min-chars", type=int, default=1, metavar="N", help="drop documents with fewer characters")
+    add("--language", nargs="+", default=[], metavar="CODE", help="keep documents in these languages only, such as en zh")
+    add("--exact-duplicates", action="store_true", help="drop documents that stood before")
+    add("--near-duplicates", type=float, nargs="?", const=0.8, metavar="X",
+        help="drop documents at least this similar to one before (default: 0.8)")  # fmt: skip
+    add = parser.add_argument_group("where").add_argument
+    add("--data-dir", metavar="DIR", help="folder of data sets (default: $JAXLLM_DATA, else in the cache folder)")
+    add("--overwrite", action="store_true", help="replace a data set of this name")
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Show a data set: splits, features, a few documents. Without a name, list those there are."
+    parser.add_argument("dataset", metavar="NAME", nargs="?", help="name, folder of a prepared TFDS set, or TFDS name")
+    parser.add_argument("--split", help="split to show documents of (default: the first)")
+    parser.add_argument("--num", type=int, default=3, metavar="N", help="documents to show (default: 3)")
+    parser.add_argument("--text-feature", default="text", metavar="NAME", help="feature with the text (default: text)")
+    parser.add_argument("--tokenizer", metavar="KIND|FOLDER", help="count tokens: bytes, characters, bpe, wordpiece, "
+                        "unigram, or a folder with a tokenizer.json")  # fmt: skip
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="entries of a trained tokenizer (default: 4096)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of data sets")
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    sources = arguments.sources + arguments.train
+    if not sources:
+        raise ValueError("expected files or folders to build from: got none; jaxllm data build NAME FILE ...")
+    from jaxllm.data.build import build_text_set
+    from jaxllm.data.clean import CleanConfig
+    from jaxllm.data.readers import ReadConfig
+    from jaxllm.data.splits import SplitConfig
+
+    begin = time.perf_counter()
+    report = build_text_set(
+        arguments.name,
+        sources,
+        own_files={"validation": arguments.validation, "test": arguments.test},
+        data_dir=arguments.data_dir,
+        read=ReadConfig(
+            documents=arguments.documents,
+            encoding=arguments.encoding,
+            column=arguments.column,
+            header=not arguments.no_header,
+            on_error=arguments.on_error,
+        ),
+        clean=CleanConfig(
+            control_characters=arguments.control_characters,
+            repeated_lines=arguments.repeated_lines,
+            min_chars=arguments.min_chars,
+            languages=tuple(arguments.language),
+            exact_duplicates=arguments.exact_duplicates,
+            near_duplicates=arguments.near_duplicates,
+        ),
+        split=SplitConfig(
+            validation_fraction=arguments.validation_fraction,
+            test_fraction=arguments.test_fraction,
+            by=arguments.split_by,
+            seed=arguments.seed,
+        ),
+        overwrite=arguments.overwrite,
+    )
+    counts = report.cleaning
+    print(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}\n")
+    _print_table(counts.table())
+    if report.skipped.count:
+        print(f"\nskipped {report.skipped.count:,} records that could not be read, the first of them:")
+        for message in report.skipped.examples:
+            print(f"  {message}")
+    print()
+    splits = [(name, f"{documents:,}", f"{chars:,}") for name, (documents, chars) in report.splits.items()]
+    _print_table([("split", "documents", "characters"), *splits])
+    print(f"\nwritten to {report.folder} in {time.perf_counter() - begin:.1f} s (counts in cleaning.json)")
+    named = arguments.name if arguments.data_dir is None else f"{arguments.name} --data-dir {arguments.data_dir}"
+    print(f"look at it:  jaxllm data show {named}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    if arguments.num < 0:
+        raise ValueError(f"--num must be 0 or more: got {arguments.num}")
+    from jaxllm.data.source import SHIPPED, datasets_dir, find_text_set, list_names
+
+    if arguments.dataset is None:
+        folder = datasets_dir(arguments.data_dir)
+        names = sorted({*list_names(folder), SHIPPED})
+        print(f"data sets in {folder} ({SHIPPED} ships with the package):")
+        print("\n".join(f"  {name}" for name in names))
+        return 0
+    text_set = find_text_set(arguments.dataset, data_dir=arguments.data_dir, text_feature=arguments.text_feature)
+    print(f"{text_set.folder}\nfeatures: {', '.join(text_set.features)}\n")
+    rows = {"split": ("documents",)} | {name: (f"{size:,}",) for name, size in text_set.sizes.items()}
+    if arguments.tokenizer:
+        columns = _token_columns(arguments)
+        rows = {name: (*cells, *columns[name]) for name, cells in rows.items()}
+    _print_table([(name, *cells) for name, cells in rows.items()])
+    split = text_set.open(arguments.split or next(iter(text_set.sizes)))
+    width = max(40, shutil.get_terminal_size().columns)
+    print(f"\nfirst documents of {split.split}:")
+    for number in range(min(arguments.num, len(split))):
+        line = f"{split.document_id(number)}  " + split.texts(number, number + 1)[0].replace("\n", "⏎")
+        print("  " + (line if len(line) <= width - 2 else line[: width - 3] + "…"))
+    return 0
+
+
+def _token_columns(arguments: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Tokens, and characters a token, of each split."""
+    from jaxllm.data import DataConfig, TokenizerConfig, find_text_set, open_data
+    from jaxllm.data.config import TRAINED_KINDS, TokenizerKind
+    from jaxllm.data.tokens import tokenize_split
+
+    kind = arguments.tokenizer
+    size = arguments.vocab_size
+    if kind not in TokenizerKind.__args__:
+        tokenizer = TokenizerConfig(kind="pretrained", path=kind)
+    else:
+        tokenizer = TokenizerConfig(kind=kind, vocab_size=size or 4096 if kind in TRAINED_KINDS else size)
+    text_set = find_text_set(arguments.dataset, data_dir=arguments.data_dir, text_feature=arguments.text_feature)
+    train, *others = text_set.sizes
+    config = DataConfig(
+        dataset=arguments.dataset,
+        seq_len=1,
+        data_dir=arguments.data_dir,
+        text_feature=arguments.text_feature,
+        train_split="train" if "train" in text_set.sizes else train,
+        validation_split=others[0] if others else None,
+        test_split=others[1] if len(others) > 1 else None,
+        tokenizer=tokenizer,
+    )
+    data = open_data(config, seed=0)
+    columns = {"split": ("tokens", "characters a token")}
+    for split in text_set.sizes:
+        documents = text_set.open(split)
+        tokens = tokenize_split(documents, data.tokenizer).num_tokens
+        columns[split] = (f"{tokens:,}", f"{sum(map(len, documents)) / max(1, tokens):.2f}")
+    return columns
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    """First column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        print("  " + "   ".join(cells))

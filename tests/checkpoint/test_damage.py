@@ -1,0 +1,194 @@
+"""Whatever happens to the files of a checkpoint is noticed, or does not matter to a single bit."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxllm.checkpoint import CheckpointConfig, CheckpointError, Store
+from jaxllm.checkpoint.files import remove_step
+from tests.checkpoint.states import abstract, assert_same, train_state
+
+SHAPES = abstract(train_state())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Good checkpoints of steps 5 and 10, to be copied."""
+    folder = tmp_path_factory.mktemp("saved")
+    store = Store(folder)
+    for step in (5, 10):
+        store.save(step, train_state(step), {"examples": step})
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def files_of(folder):
+    return sorted(path for path in (folder / "10").rglob("*") if path.is_file())
+
+
+def restore(folder):
+    """The restored checkpoint and the messages about damaged ones."""
+    messages = []
+    store = Store(folder)
+    found = store.restore(SHAPES, on_damaged=lambda step, message: messages.append((step, message)))
+    store.close()
+    return found, messages
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def delete(path):
+    path.unlink()
+
+
+def garble(path):
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+
+
+def test_undamaged(folder):
+    found, messages = restore(folder)
+    assert_same(found.state, train_state(10))
+    assert found.step == 10 and not messages
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, delete, garble])
+def test_every_file(folder, damage):
+    """Noticed, and step 5 used instead; or the file holds nothing that a restore needs, and every bit is right."""
+    noticed = set()
+    for path in files_of(folder):
+        good = path.read_bytes()
+        damage(path)
+        found, messages = restore(folder)
+        assert_same(found.state, train_state(found.step))
+        assert found.meta == {"examples": found.step}
+        if found.step == 5:
+            assert [step for step, _ in messages] == [10]
+            assert messages[0][1].startswith("checkpoint of step 10 is damaged (")
+            assert messages[0][1].endswith("): step 5 is used instead")
+            noticed.add(str(path.relative_to(folder / "10")))
+        else:
+            assert not messages
+        path.write_bytes(good)
+    assert {"manifest/manifest.json", "state/_METADATA", "state/manifest.ocdbt"} <= noticed
+    assert any(place.startswith("state/ocdbt.process_0/d/") for place in noticed)
+
+
+def test_random_bytes_in_all_files(folder):
+    """Forty flipped bytes, files drawn as often as each other: noticed, or every bit is right."""
+    rng = np.random.default_rng(0)
+    files = files_of(folder)
+    noticed = 0
+    for path in [files[i % len(files)] for i in range(40)]:
+        good = path.read_bytes()
+        if not good:
+            continue
+        raw = bytearray(good)
+        raw[rng.integers(len(raw))] ^= int(rng.integers(1, 256))
+        path.write_bytes(raw)
+        found, messages = restore(folder)
+        assert_same(found.state, train_state(found.step))
+        assert found.meta == {"examples": found.step}
+        assert bool(messages) == (found.step == 5)
+        noticed += bool(messages)
+        path.write_bytes(good)
+    assert noticed > 10
+
+
+@pytest.mark.parametrize("missing", ["manifest", "state", "*"])
+def test_missing_folders(folder, missing):
+    if missing == "*":
+        shutil.rmtree(folder / "10")
+        (folder / "10").mkdir()
+    else:
+        shutil.rmtree(folder / "10" / missing)
+    found, messages = restore(folder)
+    assert found.step == 5 and [step for step, _ in messages] == [10]
+
+
+def test_warning_by_default(folder):
+    delete(folder / "10" / "manifest" / "manifest.json")
+    store = Store(folder)
+    with pytest.warns(UserWarning, match=r"checkpoint of step 10 is damaged \(.*manifest.json is missing\): step 5 is used"):
+        assert store.restore(SHAPES).step == 5
+    with pytest.warns(UserWarning, match="step 5 is used"):
+        assert store.restore_params(SHAPES.params).step == 5
+    store.close()
+
+
+def test_asked_for_by_number(folder):
+    garble(folder / "10" / "manifest" / "manifest.json")
+    store = Store(folder)
+    with pytest.raises(CheckpointError, match=r"checkpoint .*/10 is damaged \(.*\): the previous good one is step 5"):
+        store.restore(SHAPES, step=10)
+    assert store.restore(SHAPES, step=5).step == 5
+    store.close()
+
+
+def test_no_good_one(folder):
+    for step in ("5", "10"):
+        delete(folder / step / "manifest" / "manifest.json")
+    store = Store(folder)
+    with pytest.raises(CheckpointError, match=r"no good checkpoint in .*: step 10: .* is missing; step 5: .* is missing"):
+        store.restore(SHAPES)
+    with pytest.raises(CheckpointError, match=r"no good checkpoint"):
+        store.restore(SHAPES, step=10)
+    store.close()
+
+
+def test_folder_of_another_step(folder):
+    (folder / "10").rename(folder / "20")
+    found, messages = restore(folder)
+    assert found.step == 5 and "the folder is named 20 and holds step 10" in messages[0][1]
+
+
+def test_out_of_memory_is_not_damage(folder, monkeypatch):
+    def read(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
+
+    monkeypatch.setattr("jaxllm.checkpoint.files.read", read)
+    store = Store(folder)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+        store.restore(SHAPES)
+    store.close()
+
+
+def test_damaged_ones_are_not_counted_as_kept(folder):
+    """With keep_last=2 and step 10 damaged, saving 15 keeps 5 and 15; 10 goes, as nothing goes on from it."""
+    garble(folder / "10" / "manifest" / "manifest.json")
+    store = Store(folder, CheckpointConfig(keep_last=2))
+    with pytest.warns(UserWarning, match="step 5 is used"):
+        store.restore(SHAPES)
+    store.save(15, train_state(15), {})
+    store.close()
+    assert store.steps() == [5, 15]
+
+
+def test_saving_over_a_damaged_one(folder):
+    garble(max(files_of(folder), key=lambda path: path.stat().st_size))
+    store = Store(folder, CheckpointConfig(keep_last=2))
+    with pytest.warns(UserWarning, match="step 5 is used"):
+        store.restore(SHAPES)
+    store.save(10, train_state(11), {})
+    assert_same(store.restore(SHAPES).state, train_state(11))
+    store.close()
+
+
+def test_interrupted_deletion_is_no_damage(folder, monkeypatch):
+    """A step disappears before its files do."""
+    monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        remove_step(folder, 10)
+    assert Store(folder).steps() == [5]

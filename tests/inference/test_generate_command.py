@@ -1,0 +1,85 @@
+"""`jaxllm generate`, with a model that was never trained."""
+
+import dataclasses
+import types
+
+import jax
+import pytest
+
+import jaxllm.recipe
+from jaxllm.cli import run
+from jaxllm.cli.generate import SAMPLING, _parser
+from jaxllm.data.tokenizer import CharacterTokenizer
+from jaxllm.inference import SamplingConfig, generate
+from jaxllm.models import Transformer, TransformerConfig, init_params
+
+TOKENIZER = CharacterTokenizer("abcdefgh")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    config = TransformerConfig(vocab_size=8, context_len=16, num_layers=1, embed_dim=16, num_heads=2)
+    model = Transformer(config)
+    params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
+    return types.SimpleNamespace(model=model, params=params, tokenizer=TOKENIZER)
+
+
+@pytest.fixture
+def asked(trained, monkeypatch):
+    """What the command asked `load` for."""
+    asked = []
+
+    def load(path, *, step=None):
+        asked.append((path, step))
+        return trained
+
+    monkeypatch.setattr(jaxllm.recipe, "load", load)
+    return asked
+
+
+def test_prompt_and_completion_are_printed(trained, asked, capsys):
+    assert run(["generate", "runs/demo", "--prompt", "abc", "--max-tokens", "20", "--seed", "3"]) == 0
+    sampling = SamplingConfig(max_tokens=20, seed=3)
+    (text,) = generate(trained.model, trained.params, TOKENIZER, ["abc"], sampling)
+    assert len(text) == 20
+    assert capsys.readouterr().out == f"abc{text}\n"
+    assert asked == [("runs/demo", None)]
+
+
+def test_each_option_reaches_the_sampling(asked, capsys, monkeypatch):
+    seen = []
+
+    def record(*args, **options):
+        seen.append((args[-1], options["num_samples"]))
+        return ["x"] * options["num_samples"]
+
+    monkeypatch.setattr("jaxllm.inference.generate", record)
+    words = (
+        "generate run --prompt a --max-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 "
+        "--repetition-penalty 1.2 --seed 7 --stop x --stop yz --num-samples 2 --checkpoint 40"
+    )
+    assert run(words.split()) == 0
+    expected = SamplingConfig(
+        max_tokens=9, temperature=0.5, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.2, seed=7, stop=("x", "yz")
+    )
+    assert seen == [(expected, 2)] and asked == [("run", 40)]
+    assert {field.name for field in dataclasses.fields(SamplingConfig)} == set(SAMPLING)
+    assert capsys.readouterr().out.count("a") == 2
+
+
+def test_help_names_the_defaults_of_the_sampling():
+    defaults = SamplingConfig()
+    text = " ".join(_parser().format_help().split())
+    for option in ("max_tokens", "temperature", "seed"):
+        assert f"(default: {getattr(defaults, option)})" in text.split(f"--{option.replace('_', '-')} ")[-1][:120]
+
+
+def test_a_prompt_that_is_refused_prints_nothing_but_the_error(asked, capsys):
+    assert run(["generate", "run", "--prompt", "a" * 17]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: A prompt must fit into the model's context of 16 tokens: got 17 tokens")
+
+
+def test_a_bad_option_is_refused_before_anything_is_loaded(asked, capsys):
+    assert run(["generate", "run", "--prompt", "a", "--top-p", "3"]) == 2
+    assert "top_p must be above 0 and at most 1: got 3.0" in capsys.readouterr().err and asked == []

@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxllm.sharding import Axes, MeshConfig, check_divides, make_mesh, shard, shardings_for, spec, use_mesh
+
+
+def test_rules_map_logical_axes_to_mesh_axes():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    assert spec(("batch", "time", "embed"), (8, 16, 32), mesh) == P(("data", "fsdp"), None, None)
+    assert spec(("embed", "ffw"), (32, 64), mesh) == P(None, "tensor")
+    assert spec(("embed", "ffw"), (32, 64), mesh, stored=True) == P("fsdp", "tensor")
+
+
+def test_a_mistyped_axis_is_refused():
+    mesh = make_mesh(MeshConfig(tensor=2))
+    with pytest.raises(ValueError, match="unknown logical axis 'haeds': expected one of batch, time"):
+        spec(("haeds",), (8,), mesh)
+
+
+def test_what_may_be_replicated_is_and_the_rest_is_refused():
+    mesh = make_mesh(MeshConfig(tensor=8))
+    assert spec(("vocab", "embed"), (65, 32), mesh) == P(None, None)
+    with pytest.raises(ValueError, match="axis 'ffw' of size 12 is split over mesh axes .'tensor',. into 8 equal parts"):
+        spec(("ffw",), (12,), mesh)
+
+
+def test_shard_needs_no_mesh_and_acts_under_one():
+    x = jnp.ones((8, 4, 16))
+    assert shard(x, "batch", "time", "embed") is x
+    mesh = make_mesh(MeshConfig(data=8))
+    with use_mesh(mesh):
+        jaxpr = str(jax.make_jaxpr(lambda x: shard(x, "batch", "time", "embed"))(x))
+    assert "sharding_constraint" in jaxpr and "data" in jaxpr
+
+
+def test_parameters_at_rest_are_spread_over_fsdp():
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
+    tree = {"kernel": jax.ShapeDtypeStruct((2, 32, 64), jnp.float32)}
+    placed = shardings_for(tree, {"kernel": Axes(("layers", "embed", "ffw"))}, mesh)
+    assert placed["kernel"].shard_shape((2, 32, 64)) == (2, 8, 32)
+
+
+def test_default_mesh_is_data_over_as_many_devices_as_divide_the_batch():
+    assert dict(make_mesh(MeshConfig(), batch_size=16).shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(), batch_size=12).shape) == {"data": 6, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(fsdp=2, tensor=2), batch_size=12).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(data=16), "mesh data=16 x fsdp=1 x tensor=1 needs 16 devices: this machine has 8"),
+        (MeshConfig(data=8), "mesh.data x mesh.fsdp must divide batch_size: got 8 x 1 and batch_size=12; .* 1, 2, 3, 4, 6"),
+    ],
+)
+def test_impossible_meshes_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        make_mesh(config, batch_size=12)
+
+
+def test_a_model_that_does_not_divide_is_refused_by_field():
+    mesh = make_mesh(MeshConfig(tensor=8))
+    with pytest.raises(ValueError, match="mesh.tensor must divide model.num_heads: got tensor=8, model.num_heads=4; .* 1, 2, 4"):
+        check_divides(mesh, {"heads": ("model.num_heads", 4)})
