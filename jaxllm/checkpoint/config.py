@@ -26,8 +26,6 @@ class CheckpointConfig:
         for field, least in (("every", 1), ("keep_last", 1), ("keep_best", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"checkpoint.{field} must be at least {least}: got {getattr(self, field)}")
-        if self.best_is not in ("lowest", "highest"):
-            raise ValueError(f"checkpoint.best_is must be 'lowest' or 'highest': got {self.best_is!r}")
 
 
 class CheckpointError(ValueError):

@@ -9,18 +9,16 @@ of devices can change the result. Only words are compared, never values: NaN pay
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
-
-Storable = Float[Array, "*shape"] | Int[Array, "*shape"] | Bool[Array, "*shape"]
+from jaxtyping import Array, Shaped, UInt32
 
 
-def digest(x: Storable) -> UInt32[Array, ""]:
+def digest(x: Shaped[Array, "*shape"]) -> UInt32[Array, ""]:
     """The fingerprint of the bits of `x`, each with its position; of equal replicas one is looked at."""
     return _digest(x.addressable_data(0) if x.is_fully_replicated else x)
 
 
 @jax.jit
-def _digest(x: Storable) -> UInt32[Array, ""]:
+def _digest(x: Shaped[Array, "*shape"]) -> UInt32[Array, ""]:
     index = jnp.zeros(x.shape, jnp.uint32)
     for axis, size in enumerate(x.shape):
         index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)

@@ -7,7 +7,6 @@ Arrays are not compressed: compressing weights saves 8 % of the space and takes 
 the next training steps need.
 """
 
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,20 +16,15 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxllm.checkpoint.manifest import FILE_NAME
+from jaxllm.checkpoint.quiet import quiet_orbax
 
 UNFINISHED = ".orbax-checkpoint-tmp"
 LEAVING = ".leaving"
 
 
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
-
-
 def make_checkpointer() -> ocp.AsyncCheckpointer:
-    """Writes and reads one step. Orbax's own log lines are dropped: it logs what it also raises."""
-    absl_log = logging.getLogger("absl")
-    if _not_from_orbax not in absl_log.filters:
-        absl_log.addFilter(_not_from_orbax)
+    """What writes and reads one step at a time."""
+    quiet_orbax()
     arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
     return ocp.AsyncCheckpointer(
         ocp.CompositeCheckpointHandler(state=arrays, manifest=ocp.JsonCheckpointHandler(filename=FILE_NAME))

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from jaxllm.checkpoint import files
 from jaxllm.checkpoint.digest import digest
 from jaxllm.checkpoint.manifest import Damaged, Manifest
+from jaxllm.checkpoint.quiet import no_coroutine_warnings
 
 
 def read_verified(
@@ -27,13 +28,17 @@ def read_verified(
     if str(manifest.step) != folder.name:
         raise Damaged(f"the folder is named {folder.name} and holds step {manifest.step}")
     manifest.check_fits(wanted, prefix, folder)
-    try:
-        arrays = files.read(checkpointer, folder, wanted)
-        digests = jax.device_get([digest(arrays[name]) for name in wanted])
-    except Exception as error:
-        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-            raise
-        raise Damaged(reason(error)) from error
+    damage = None
+    with no_coroutine_warnings():
+        try:
+            arrays = files.read(checkpointer, folder, wanted)
+            digests = jax.device_get([digest(arrays[name]) for name in wanted])
+        except Exception as error:
+            if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+                raise
+            damage = reason(error)
+    if damage is not None:
+        raise Damaged(damage)
     for name, found in zip(wanted, digests, strict=True):
         if manifest.leaves[name].digest != int(found):
             raise Damaged(f"the bits of {name} are not those that were saved")

@@ -42,6 +42,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("reading").add_argument
     add("--documents", choices=["file", "line", "blank-line", "article"], default="file",
         help="what a document is in a text file (default: file; article: WikiText)")  # fmt: skip
+    add("--separator", metavar="LINE", help="a document ends at each line equal to this, such as '<|endoftext|>'")
     add("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
     add("--column", help="column or JSON key that holds the text (default: text); its number without a header")
     add("--no-header", action="store_true", help="CSV and TSV files have no line of column names")
@@ -98,7 +99,8 @@ def _build(arguments: argparse.Namespace) -> int:
         own_files={"validation": arguments.validation, "test": arguments.test},
         data_dir=arguments.data_dir,
         read=ReadConfig(
-            documents=arguments.documents,
+            documents="separator" if arguments.separator and arguments.documents == "file" else arguments.documents,
+            separator=arguments.separator,
             encoding=arguments.encoding,
             column=arguments.column,
             header=not arguments.no_header,

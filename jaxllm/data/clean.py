@@ -49,8 +49,8 @@ class CleanConfig:
     def __post_init__(self) -> None:
         if self.min_chars < 1:
             raise ValueError(f"min_chars must be 1 or more: got {self.min_chars}")
-        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
-            raise ValueError(f"near_duplicates must be a similarity above 0 and at most 1: got {self.near_duplicates}")
+        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 0.95:
+            raise ValueError(f"near_duplicates must be above 0 and at most 0.95: got {self.near_duplicates}")
         for code in self.languages:
             if not re.fullmatch(r"[a-z]{2}", code):
                 raise ValueError(f"a language is a code of two small letters, such as en or zh: got {code!r}")
@@ -181,13 +181,13 @@ def _not_similar(threshold: float) -> Step:
         import datasketch
     except ImportError as error:
         raise _missing("near duplicates", "datasketch") from error
-    index = datasketch.MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+    index: Any = datasketch.MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
     kept: list[Any] = []
 
     def step(text: str) -> str | None:
         sketch = datasketch.MinHash(num_perm=_PERMUTATIONS)
         sketch.update_batch(sorted(_shingles(text)))
-        if any(sketch.jaccard(kept[number]) >= threshold for number in index.query(sketch)):
+        if any(sketch.jaccard(kept[int(number)]) >= threshold for number in index.query(sketch)):
             return None
         index.insert(len(kept), sketch)
         kept.append(sketch)

@@ -34,9 +34,7 @@ class TokenizerConfig:
                 f"tokenizer.kind={self.kind!r}; leave it out"
             )
         if self.kind == "pretrained" and not self.path:
-            raise ValueError(
-                "tokenizer.kind='pretrained' needs tokenizer.path, a folder with a tokenizer.json: got none"
-            )
+            raise ValueError("tokenizer.kind='pretrained' needs tokenizer.path, a folder with a tokenizer.json: got none")
         if self.kind != "pretrained" and self.path is not None:
             raise ValueError(
                 f"tokenizer.path is for tokenizer.kind='pretrained' only: got {self.path!r} with kind {self.kind!r}"
@@ -76,9 +74,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if not self.dataset:
-            raise ValueError(
-                "dataset must name a data set: got an empty string; `jaxllm data show` lists those there are"
-            )
+            raise ValueError("dataset must name a data set: got an empty string; `jaxllm data show` lists those there are")
         if self.seq_len < 1:
             raise ValueError(f"seq_len must be 1 or more: got {self.seq_len}")
         if self.packing not in ("concat", "fit"):

@@ -77,9 +77,7 @@ class Concat:
         return _cells(source, begins, inside)
 
 
-def _cells(
-    source: Int64[np.ndarray, "B T1"], begins: Bool[np.ndarray, "B T1"], inside: Bool[np.ndarray, "B T1"]
-) -> Cells:
+def _cells(source: Int64[np.ndarray, "B T1"], begins: Bool[np.ndarray, "B T1"], inside: Bool[np.ndarray, "B T1"]) -> Cells:
     new = begins[:, :-1].copy()
     new[:, 0] = True
     column = np.arange(new.shape[1], dtype=np.int32)

@@ -25,9 +25,11 @@ _SHOWN_RECORDS = 5
 class ReadConfig:
     """How files are read."""
 
-    documents: Literal["file", "line", "blank-line", "article"] = "file"
+    documents: Literal["file", "line", "blank-line", "article", "separator"] = "file"
     """What a document is in a text file: the whole file, each line, what stands between blank lines, or a WikiText
-    article (from one ` = Title = ` line to the next)."""
+    article (from one ` = Title = ` line to the next), or what stands between lines equal to `separator`."""
+    separator: str | None = None
+    """The line between two documents, such as `<|endoftext|>`; it belongs to none."""
     encoding: str = "utf-8"
     """Encoding of text, JSON, CSV and TSV files. A byte order mark is dropped."""
     column: str | None = None
@@ -39,8 +41,13 @@ class ReadConfig:
     """What to do with a record that cannot be read: stop with its place, or leave it out and count it."""
 
     def __post_init__(self) -> None:
-        if self.documents not in ("file", "line", "blank-line", "article"):
-            raise ValueError(f"documents must be file, line, blank-line or article: got {self.documents!r}")
+        if self.documents not in ("file", "line", "blank-line", "article", "separator"):
+            raise ValueError(f"documents must be file, line, blank-line, article or separator: got {self.documents!r}")
+        if (self.documents == "separator") != bool(self.separator):
+            raise ValueError(
+                "documents='separator' and the separator go together: got "
+                f"documents={self.documents!r}, separator={self.separator!r}"
+            )
         if self.on_error not in ("stop", "skip"):
             raise ValueError(f"on_error must be stop or skip: got {self.on_error!r}")
         try:
@@ -50,9 +57,7 @@ class ReadConfig:
                 f"encoding must be one that Python knows, such as utf-8, latin-1 or gb18030: got {self.encoding!r}"
             ) from error
         if not self.header and not (self.column or "").isdigit():
-            raise ValueError(
-                f"without a header, column must be the number of the text's column, from 1: got {self.column!r}"
-            )
+            raise ValueError(f"without a header, column must be the number of the text's column, from 1: got {self.column!r}")
 
 
 class Skipped:
@@ -75,9 +80,7 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p) in ENDINGS)
             if not inside:
-                raise FileNotFoundError(
-                    f"expected files ending in {', '.join(ENDINGS)} in the folder {path}: found none"
-                )
+                raise FileNotFoundError(f"expected files ending in {', '.join(ENDINGS)} in the folder {path}: found none")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -124,7 +127,8 @@ def _read_text(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Doc
     first = 1
     for number, line in enumerate(lines, 1):
         begins_article = config.documents == "article" and re.fullmatch(r" = [^=].*[^=] = ?", line)
-        if begins_article or (config.documents == "blank-line" and not line.strip()):
+        ends = line.strip() == {"blank-line": "", "separator": config.separator}.get(config.documents)
+        if begins_article or ends:
             if any(text.strip() for text in group):
                 yield f"{path.name}:{first}", "\n".join(group).strip("\n")
             group = [line] if begins_article else []

@@ -89,9 +89,7 @@ class RowSource:
         epochs, rows = np.divmod(positions, self.rows_per_epoch)
         if self.seed is None:
             if (epochs != 0).any():
-                raise IndexError(
-                    f"a split in its own order has rows 0 to {self.rows_per_epoch - 1}: got {positions.max()}"
-                )
+                raise IndexError(f"a split in its own order has rows 0 to {self.rows_per_epoch - 1}: got {positions.max()}")
             return rows, np.zeros_like(rows)
         keys = keys_of(self.seed, epochs)
         offsets = (mix(keys) % np.uint64(self.seq_len)).astype(np.int64)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.constants import DATA_DIR
 
 from jaxllm.data.tfds_builder import DataSetExists, write_text_set
 from jaxllm.hardware import cache_dir
@@ -93,7 +94,7 @@ def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feat
     features = builder.info.features
     if text_feature not in features:
         raise ValueError(
-            f"the data set in {folder} has no feature {text_feature!r}: it has {', '.join(features)}; choose with text_feature"
+            f"the data set in {folder} has no feature {text_feature!r}: it has {', '.join(sorted(features))}; choose with text_feature"
         )
     formats = [getattr(f, "value", str(f)) for f in builder.info.available_file_formats()]
     if "array_record" not in formats:
@@ -102,7 +103,7 @@ def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feat
             f"{', '.join(formats)}; prepare it again with `tfds build --file_format=array_record`"
         )
     sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
-    return TextSet(folder, text_feature, sizes, tuple(features))
+    return TextSet(folder, text_feature, sizes, tuple(sorted(features)))
 
 
 def _folder_of(dataset: str, named_dir: Path) -> Path:
@@ -112,7 +113,7 @@ def _folder_of(dataset: str, named_dir: Path) -> Path:
             raise FileNotFoundError(f"expected a prepared TFDS data set in {path}: there is no such folder")
         return _prepared_folder(path, dataset)
     name, _, version = dataset.partition(":")
-    for place in (named_dir, Path(tfds.core.constants.DATA_DIR).expanduser()):
+    for place in (named_dir, Path(DATA_DIR).expanduser()):
         if (place / name / version).is_dir():
             return _prepared_folder(place / name / version, dataset)
     if path.is_dir():
@@ -171,9 +172,7 @@ def list_names(named_dir: Path) -> list[str]:
     """Names of the data sets in a folder."""
     if not named_dir.is_dir():
         return []
-    return sorted(
-        p.name for p in named_dir.iterdir() if not p.name.startswith(".") and any(p.rglob("dataset_info.json"))
-    )
+    return sorted(p.name for p in named_dir.iterdir() if not p.name.startswith(".") and any(p.rglob("dataset_info.json")))
 
 
 def _open(folder: Path) -> Any:

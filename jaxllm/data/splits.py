@@ -36,8 +36,7 @@ class SplitConfig:
                 raise ValueError(f"{name} must be 0 or more and below 1: got {value}")
         if (total := sum(value or 0 for value in fractions.values())) >= 1:
             raise ValueError(
-                f"validation_fraction and test_fraction must leave something to train on: they add up to {total:g}; "
-                "lower them"
+                f"validation_fraction and test_fraction must leave something to train on: they add up to {total:g}; lower them"
             )
         if self.by not in ("documents", "characters"):
             raise ValueError(f"split by documents or characters: got {self.by!r}")
@@ -138,4 +137,5 @@ def assign(spool: Spool, numbers: dict[str, np.ndarray], split: SplitConfig) -> 
                 parts[part] = Part(spool, np.sort(order[first : first + count]))
             first += count
         parts = {"train": Part(spool, np.sort(order[first:]))} | parts
-    return parts | {part: Part(spool, own) for part, own in numbers.items() if part != "train"}
+    parts |= {part: Part(spool, own) for part, own in numbers.items() if part != "train"}
+    return {part: parts[part] for part in ("train", "validation", "test") if part in parts}

@@ -60,9 +60,7 @@ class SubwordTokenizer:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._core.save(str(folder / "tokenizer.json"))
-        config = {"tokenizer_class": "PreTrainedTokenizerFast"} | {
-            k: v for k, v in self._special.items() if v is not None
-        }
+        config = {"tokenizer_class": "PreTrainedTokenizerFast"} | {k: v for k, v in self._special.items() if v is not None}
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), "utf-8")
 
     @classmethod
@@ -91,9 +89,7 @@ class SubwordTokenizer:
         return cls(core, eos=eos, bos=names.get("bos_token"), pad=names.get("pad_token"))
 
 
-def train_subword(
-    kind: Literal["bpe", "wordpiece", "unigram"], vocab_size: int, texts: Iterable[str]
-) -> SubwordTokenizer:
+def train_subword(kind: Literal["bpe", "wordpiece", "unigram"], vocab_size: int, texts: Iterable[str]) -> SubwordTokenizer:
     """Learn a vocabulary of at most `vocab_size` entries; little text gives a smaller one. The same text gives the same ids.
 
     bpe and unigram work on bytes and give back any text exactly; wordpiece, as in BERT, gives back words with one space

@@ -24,7 +24,7 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version(VERSION)
 
     def __init__(self, *, name: str, description: str, splits: Mapping[str, Iterable[Document]], data_dir: str):
-        self.name = name
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # TFDS takes it from the class otherwise
         self._description = description
         self._splits = splits
         super().__init__(data_dir=data_dir, file_format="array_record")
@@ -100,9 +100,7 @@ class DataSetExists(FileExistsError, ValueError):
 
 
 def _exists(name: str, data_dir: Path) -> DataSetExists:
-    return DataSetExists(
-        f"the data set {name} is already in {data_dir}; choose another name, or replace it with --overwrite"
-    )
+    return DataSetExists(f"the data set {name} is already in {data_dir}; choose another name, or replace it with --overwrite")
 
 
 def _prepare(builder: TextBuilder) -> None:

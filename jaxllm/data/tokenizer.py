@@ -179,9 +179,7 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
             saved = json.loads((folder / _FILE).read_text("utf-8"))
             return ByteTokenizer() if saved["kind"] == "bytes" else CharacterTokenizer(saved["characters"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{folder / _FILE} is not a tokenizer that jaxllm saved ({error}); restore the file"
-            ) from error
+            raise ValueError(f"{folder / _FILE} is not a tokenizer that jaxllm saved ({error}); restore the file") from error
     return SubwordTokenizer.load(folder)
 
 

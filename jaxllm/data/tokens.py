@@ -97,16 +97,12 @@ class _Chunks:
         if self.tokenizer.eos_id is not None:
             end = np.array([self.tokenizer.eos_id], np.int32)
             documents = [np.concatenate([ids, end]) for ids in documents]
-        return np.concatenate(documents).astype(_dtype(self.tokenizer)), np.array(
-            [len(ids) for ids in documents], np.int64
-        )
+        return np.concatenate(documents).astype(_dtype(self.tokenizer)), np.array([len(ids) for ids in documents], np.int64)
 
 
 def _write(split: TextSplit, tokenizer: Tokenizer, folder: Path, num_workers: int) -> None:
     if len(split) >= _SAY_FROM:
-        print(
-            f"tokenizing the {len(split):,} documents of {split.split}, once for all runs", file=sys.stderr, flush=True
-        )
+        print(f"tokenizing the {len(split):,} documents of {split.split}, once for all runs", file=sys.stderr, flush=True)
     lengths = [np.zeros(1, np.int64)]
     with open(folder / "tokens.npy", "wb") as file:
         count = 0

@@ -127,7 +127,7 @@ def _svg(figure: Figure) -> str:
     # Namespaces and size are the page's affair; ids that nothing points to would repeat from one picture to the next.
     head, body = svg.split(">", 1)
     head = re.sub(r'\s(?:xmlns(?::\w+)?|width|height)="[^"]*"', "", head)
-    body = re.sub(r"<(metadata|style)\b.*?</\1>|<defs>\s*</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style\b.*?</style>|<defs>\s*</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r' id="(?:figure|axes|patch|line2d|text|legend|xtick|ytick|matplotlib)[^"]*"', "", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     svg = f"{head}>{body}"

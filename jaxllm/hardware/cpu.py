@@ -1,7 +1,7 @@
 """JAX on a CPU: one virtual device a core, and the XLA flags that a probe found fastest for this JAX on this machine.
 
-XLA's CPU matmul uses one device's threads poorly, so a data-parallel mesh over one virtual device a core is faster
-than one device with all cores. Which compiler flags help changes with the JAX version, so they are measured once
+XLA's CPU matmul makes poor use of many threads, so a data-parallel mesh over one virtual device a core is faster than
+one device with all cores. Which compiler flags help changes with the JAX version, so they are measured once
 (`cpu_probe`), kept in the cache folder, and never assumed. `JAXLLM_CPU_TUNING=off` leaves JAX as it comes;
 `JAX_NUM_CPU_DEVICES` and `XLA_FLAGS` that are set already win.
 """
@@ -21,15 +21,15 @@ from jaxllm.hardware.machine import num_cores
 class CpuSetup:
     """What `set_up_cpu` decided."""
 
-    num_devices: int | None
+    num_devices: int | None = None
     """Virtual CPU devices asked for; None where JAX's own number stands."""
-    flags: str | None
-    """XLA flags added; None where none were."""
+    flags: str | None = None
+    """XLA flags set; None where none were."""
     reason: str
     """Why, in one line."""
 
 
-_chosen = CpuSetup(num_devices=None, flags=None, reason="set_up() has not run in this process")
+_chosen = CpuSetup(reason="set_up() has not run in this process")
 
 
 def chosen_setup() -> CpuSetup:
@@ -46,24 +46,28 @@ def set_up() -> CpuSetup:
     return set_up_cpu()
 
 
-def set_up_compilation_cache() -> Path:
-    """Keep compiled programs in `cache_dir()/xla`, so that the second run of a recipe starts at once."""
+def set_up_compilation_cache() -> None:
+    """Keep compiled programs in `cache_dir()/xla`, so that the second run of a recipe starts at once.
+
+    A folder that the user gave JAX (`JAX_COMPILATION_CACHE_DIR`) stays.
+    """
     import jax
 
-    folder = cache_dir() / "xla"
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return folder
 
 
 def set_up_cpu() -> CpuSetup:
     """Choose the number of virtual CPU devices and the XLA flags, where JAX will run on the CPU and nobody chose yet.
 
-    Without a cached measurement it runs the probe first (under 30 s, once a machine and JAX version).
+    Without a cached measurement it runs the probe first (under 30 s, once a machine and JAX version). A second call
+    in the same process changes nothing.
     """
     global _chosen
+    if _chosen.num_devices is not None:
+        return _chosen
     _chosen = _decide()
     if _chosen.num_devices is not None:
         import jax
@@ -75,22 +79,19 @@ def set_up_cpu() -> CpuSetup:
 
 
 def _decide() -> CpuSetup:
-    def untouched(reason: str) -> CpuSetup:
-        return CpuSetup(num_devices=None, flags=None, reason=reason)
-
-    if os.environ.get("JAXLLM_CPU_TUNING", "on") == "off":
-        return untouched("JAXLLM_CPU_TUNING=off")
-    if not runs_on_cpu():
-        return untouched("JAX runs on an accelerator here")
+    if os.environ.get("JAXLLM_CPU_TUNING", "on").lower() in ("off", "0", "false"):
+        return CpuSetup(reason="JAXLLM_CPU_TUNING=off")
     if _backend_started():
-        return untouched("JAX had chosen its devices before set_up() ran")
+        return CpuSetup(reason="JAX had chosen its devices before set_up() ran")
+    if not runs_on_cpu():
+        return CpuSetup(reason="JAX runs on an accelerator here")
     for name in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
         if os.environ.get(name):
-            return untouched(f"{name} is set and wins")
+            return CpuSetup(reason=f"{name} is set and wins")
     result = cached_probe(num_cores()) or probe(num_cores())
     best = result.best()
     if best is None:
-        return untouched("every candidate of the CPU probe failed")
+        return CpuSetup(reason="every candidate of the CPU probe failed")
     return CpuSetup(num_devices=best.num_devices, flags=best.flags or None, reason="fastest in the CPU probe")
 
 
@@ -101,13 +102,11 @@ def runs_on_cpu() -> bool:
     platforms = jax.config.jax_platforms
     if platforms:
         return platforms.split(",")[0] == "cpu"
-    cuda = any(
-        importlib.util.find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
-    )
-    gpu = cuda and (Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists())
-    tpu = importlib.util.find_spec("libtpu") is not None and any(Path("/dev").glob("accel*"))
-    vfio = importlib.util.find_spec("libtpu") is not None and any(Path("/dev/vfio").glob("[0-9]*"))
-    return not (gpu or tpu or vfio)
+    gpu_plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+    gpu = any(map(importlib.util.find_spec, gpu_plugins)) and any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd")))
+    tpu_files = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev").glob("vfio/[0-9]*")]
+    tpu = importlib.util.find_spec("libtpu") is not None and bool(tpu_files)
+    return not (gpu or tpu)
 
 
 def _backend_started() -> bool:

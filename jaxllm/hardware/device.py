@@ -1,9 +1,11 @@
 """What a device can do: peak FLOP/s, memory and bandwidth of the accelerators by JAX's `device_kind`."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 
 from jaxllm.hardware.cache import cache_dir, read_json, write_json
+from jaxllm.hardware.machine import cpu_model, num_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,145 +28,40 @@ class DeviceKind:
     """Where the figures come from."""
 
 
-_TPU = "cloud.google.com/tpu/docs/system-architecture-tpu-vm"
-_GIB, _GB, _TERA = 2**30, 10**9, 1e12
+def _kind(name: str, kinds: str, bf16: float | None, f32: float | None, hbm: float, bandwidth: float, source: str):
+    """A row in TFLOP/s, GB and GB/s; `kinds` are separated by `|`."""
+    return DeviceKind(
+        name=name,
+        kinds=tuple(kinds.split("|")),
+        bf16_flops=None if bf16 is None else bf16 * 1e12,
+        f32_flops=None if f32 is None else f32 * 1e12,
+        hbm_bytes=int(hbm * 1e9),
+        hbm_bandwidth=bandwidth * 1e9,
+        source=source,
+    )
+
+
+_TPU = "cloud.google.com/tpu/docs, system architecture"
+_TPU_CORE = f"{_TPU}; half a chip's figures, because JAX shows its two cores as devices"
+_NVIDIA = "NVIDIA data sheet, dense; float32 is TF32, XLA's default"
 
 DEVICE_KINDS: tuple[DeviceKind, ...] = (
-    DeviceKind(
-        name="TPU v2 core",
-        kinds=("TPU v2",),
-        bf16_flops=22.5 * _TERA,
-        f32_flops=None,
-        hbm_bytes=8 * _GIB,
-        hbm_bandwidth=350e9,
-        source=f"{_TPU}: v2, 45 TFLOP/s and 16 GiB a chip of two cores; JAX shows cores",
-    ),
-    DeviceKind(
-        name="TPU v3 core",
-        kinds=("TPU v3",),
-        bf16_flops=61.5 * _TERA,
-        f32_flops=None,
-        hbm_bytes=16 * _GIB,
-        hbm_bandwidth=450e9,
-        source=f"{_TPU}: v3, 123 TFLOP/s, 32 GiB and 900 GB/s a chip of two cores; JAX shows cores",
-    ),
-    DeviceKind(
-        name="TPU v4",
-        kinds=("TPU v4",),
-        bf16_flops=275 * _TERA,
-        f32_flops=None,
-        hbm_bytes=32 * _GIB,
-        hbm_bandwidth=1228e9,
-        source=f"{_TPU}: v4",
-    ),
-    DeviceKind(
-        name="TPU v5e",
-        kinds=("TPU v5 lite", "TPU v5e"),
-        bf16_flops=197 * _TERA,
-        f32_flops=None,
-        hbm_bytes=16 * _GB,
-        hbm_bandwidth=819e9,
-        source=f"{_TPU}: v5e",
-    ),
-    DeviceKind(
-        name="TPU v5p",
-        kinds=("TPU v5", "TPU v5p"),
-        bf16_flops=459 * _TERA,
-        f32_flops=None,
-        hbm_bytes=95 * _GB,
-        hbm_bandwidth=2765e9,
-        source=f"{_TPU}: v5p",
-    ),
-    DeviceKind(
-        name="TPU v6e",
-        kinds=("TPU v6 lite", "TPU v6e"),
-        bf16_flops=918 * _TERA,
-        f32_flops=None,
-        hbm_bytes=32 * _GB,
-        hbm_bandwidth=1640e9,
-        source=f"{_TPU}: v6e",
-    ),
-    DeviceKind(
-        name="TPU7x core",
-        kinds=("TPU7x",),
-        bf16_flops=1153.5 * _TERA,
-        f32_flops=None,
-        hbm_bytes=96 * _GB,
-        hbm_bandwidth=3690e9,
-        source="cloud.google.com/tpu/docs/tpu7x: 2307 TFLOP/s, 192 GiB and 7380 GB/s a chip of two cores",
-    ),
-    DeviceKind(
-        name="A100 40GB",
-        kinds=("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
-        bf16_flops=312 * _TERA,
-        f32_flops=156 * _TERA,
-        hbm_bytes=40 * _GB,
-        hbm_bandwidth=1555e9,
-        source="NVIDIA A100 data sheet; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="A100 80GB",
-        kinds=("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
-        bf16_flops=312 * _TERA,
-        f32_flops=156 * _TERA,
-        hbm_bytes=80 * _GB,
-        hbm_bandwidth=2039e9,
-        source="NVIDIA A100 data sheet; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="H100 SXM",
-        kinds=("NVIDIA H100 80GB HBM3",),
-        bf16_flops=989 * _TERA,
-        f32_flops=494.5 * _TERA,
-        hbm_bytes=80 * _GB,
-        hbm_bandwidth=3350e9,
-        source="NVIDIA H100 data sheet, without sparsity; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="H100 PCIe",
-        kinds=("NVIDIA H100 PCIe",),
-        bf16_flops=756 * _TERA,
-        f32_flops=378 * _TERA,
-        hbm_bytes=80 * _GB,
-        hbm_bandwidth=2000e9,
-        source="NVIDIA H100 data sheet, without sparsity; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="H200",
-        kinds=("NVIDIA H200",),
-        bf16_flops=989 * _TERA,
-        f32_flops=494.5 * _TERA,
-        hbm_bytes=141 * _GB,
-        hbm_bandwidth=4800e9,
-        source="NVIDIA H200 data sheet, without sparsity; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="B200",
-        kinds=("NVIDIA B200",),
-        bf16_flops=2250 * _TERA,
-        f32_flops=1125 * _TERA,
-        hbm_bytes=180 * _GB,
-        hbm_bandwidth=7700e9,
-        source="NVIDIA DGX B200 data sheet, a GPU's eighth, without sparsity; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="L4",
-        kinds=("NVIDIA L4",),
-        bf16_flops=121 * _TERA,
-        f32_flops=60 * _TERA,
-        hbm_bytes=24 * _GB,
-        hbm_bandwidth=300e9,
-        source="NVIDIA L4 data sheet, without sparsity; float32 is TF32, XLA's default",
-    ),
-    DeviceKind(
-        name="T4",
-        kinds=("Tesla T4", "NVIDIA T4"),
-        bf16_flops=None,
-        f32_flops=8.1 * _TERA,
-        hbm_bytes=16 * _GB,
-        hbm_bandwidth=320e9,
-        source="NVIDIA T4 data sheet; it has no bfloat16 units",
-    ),
+    _kind("TPU v2 core", "TPU v2", 22.5, None, 8.6, 350, _TPU_CORE),
+    _kind("TPU v3 core", "TPU v3", 61.5, None, 17.2, 450, _TPU_CORE),
+    _kind("TPU v4", "TPU v4", 275, None, 34.4, 1228, _TPU),
+    _kind("TPU v5e", "TPU v5 lite|TPU v5e", 197, None, 17.2, 819, _TPU),
+    _kind("TPU v5p", "TPU v5|TPU v5p", 459, None, 102, 2765, _TPU),
+    _kind("TPU v6e", "TPU v6 lite|TPU v6e", 918, None, 34.4, 1640, _TPU),
+    _kind("TPU7x core", "TPU7x", 1153.5, None, 103, 3690, _TPU_CORE),
+    _kind("A100 40GB", "NVIDIA A100-SXM4-40GB|NVIDIA A100-PCIE-40GB", 312, 156, 40, 1555, _NVIDIA),
+    _kind("A100 80GB", "NVIDIA A100-SXM4-80GB|NVIDIA A100 80GB PCIe", 312, 156, 80, 2039, _NVIDIA),
+    _kind("H100 SXM", "NVIDIA H100 80GB HBM3", 989, 494.5, 80, 3350, _NVIDIA),
+    _kind("H100 PCIe", "NVIDIA H100 PCIe", 756, 378, 80, 2000, _NVIDIA),
+    _kind("H200", "NVIDIA H200", 989, 494.5, 141, 4800, _NVIDIA),
+    _kind("B200", "NVIDIA B200", 2250, 1125, 180, 7700, _NVIDIA),
+    _kind("L4", "NVIDIA L4", 121, 60, 24, 300, _NVIDIA),
+    _kind("L40S", "NVIDIA L40S", 362, 183, 48, 864, _NVIDIA),
+    _kind("T4", "Tesla T4|NVIDIA T4", None, 8.1, 16, 320, "NVIDIA data sheet; no bfloat16 units, no TF32"),
 )
 
 
@@ -189,22 +86,21 @@ def peak_flops(kind: str, dtype: str) -> float | None:
 
 
 def measured_cpu_flops() -> float:
-    """The machine's float32 FLOP/s as NumPy multiplies two 1024-square matrices on all cores; measured once, cached."""
-    path = cache_dir() / "cpu_peak.json"
+    """This machine's float32 FLOP/s: NumPy's matmul of two 1024-square matrices on all cores; measured once, cached."""
+    path = cache_dir() / f"cpu_peak-{num_cores()}cores-{hashlib.sha256(cpu_model().encode()).hexdigest()[:12]}.json"
     cached = read_json(path)
     if cached is not None and isinstance(cached.get("flops"), float):
         return cached["flops"]
     import numpy as np
 
-    size = 1024
+    size, best = 1024, float("inf")
     a = np.ones((size, size), np.float32)
-    best = float("inf")
     for _ in range(12):
         start = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - start)
     flops = 2.0 * size**3 / best
-    write_json(path, {"flops": flops, "what": f"NumPy float32 {size}x{size} matmul, best of 12"})
+    write_json(path, {"flops": flops, "cpu": cpu_model(), "what": f"NumPy float32 {size}x{size} matmul, best of 12"})
     return flops
 
 

@@ -78,7 +78,8 @@ class Transformer(nn.Module):
             x = x + Embed(config, config.context_len, "time", name="position")(positions)
         elif config.position == "sinusoidal":
             x = x + sinusoids(positions, config.embed_dim).astype(x.dtype)
-        x = dropout(shard(x, "batch", "time", "embed"), config.dropout, dropout_key, -1)
+        embed_key = None if dropout_key is None else jax.random.fold_in(dropout_key, config.num_layers)
+        x = dropout(shard(x, "batch", "time", "embed"), config.dropout, embed_key, 0)
 
         key_positions, key_segments = positions, segment_ids
         if cache is not None:

@@ -82,7 +82,7 @@ def test_every_file(folder, damage):
         else:
             assert not messages
         path.write_bytes(good)
-    assert {"manifest/manifest.json", "state/_METADATA", "state/manifest.ocdbt"} <= noticed
+    assert {"manifest/manifest.json", "state/manifest.ocdbt"} <= noticed
     assert any(place.startswith("state/ocdbt.process_0/d/") for place in noticed)
 
 

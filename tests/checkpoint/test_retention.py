@@ -48,7 +48,6 @@ def test_store_deletes_the_others(tmp_path, config, kept):
         (dict(every=0), "checkpoint.every must be at least 1: got 0"),
         (dict(keep_last=0), "checkpoint.keep_last must be at least 1: got 0"),
         (dict(keep_best=-1), "checkpoint.keep_best must be at least 0: got -1"),
-        (dict(best_is="small"), "checkpoint.best_is must be 'lowest' or 'highest': got 'small'"),
     ],
 )
 def test_config_is_checked(fields, message):

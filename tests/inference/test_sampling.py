@@ -60,6 +60,11 @@ def test_the_widest_filter_leaves_all(step, value):
     np.testing.assert_array_equal(step(jnp.asarray(LOGITS), value), LOGITS)
 
 
+def test_a_probability_of_one_keeps_the_rarest_tokens_too():
+    logits = jnp.linspace(0.0, -30.0, 50_000)[None]  # a float32 sum of these reaches 1 long before the end
+    assert jnp.isfinite(apply_top_p(logits, 1.0)).all()
+
+
 def test_filters_see_what_earlier_ones_left():
     two = apply_top_k(jnp.asarray(LOGITS), 2)
     assert np.isfinite(apply_top_p(two, 0.999999)).sum(axis=-1).tolist() == [2] * 6
@@ -91,21 +96,22 @@ def test_greedy_is_the_limit_of_small_temperatures():
     assert greedy.tolist() == nearly.tolist() == LOGITS.argmax(-1).tolist()
 
 
-def test_draws_follow_the_probabilities_that_the_steps_leave():
-    """20,000 draws against the reference distribution: repetition penalty, temperature, top-k, in this order."""
+@pytest.mark.parametrize(("options", "kept"), [({"top_k": 3}, 3), ({"top_p": 0.8}, 3), ({"min_p": 0.5}, 2)])
+def test_draws_follow_the_probabilities_that_the_steps_leave(options, kept):
+    """20,000 draws against the reference: first the repetition penalty, then the temperature, then the filter."""
     row = np.array([2.0, 1.0, 0.5, 0.0, -1.0], np.float32)
     seen = np.array([True, False, False, False, False])
-    config = SamplingConfig(temperature=0.7, top_k=3, repetition_penalty=1.6)
+    config = SamplingConfig(temperature=0.7, repetition_penalty=1.6, **options)
     draws = 20_000
     keys = jax.random.split(jax.random.key(1), draws)
     tile = lambda x: jnp.tile(jnp.asarray(x)[None], (draws, 1))  # noqa: E731
     ids = sample(keys, tile(row), config, tile(seen))
     logits = row.copy()
     logits[0] /= 1.6
-    expected = softmax(logits[:3] / 0.7)
+    expected = softmax(logits[:kept] / 0.7)
     counts = np.bincount(np.asarray(ids), minlength=5)
-    assert counts[3:].sum() == 0
-    np.testing.assert_allclose(counts[:3] / draws, expected, atol=4 * 0.5 / draws**0.5)
+    assert counts[kept:].sum() == 0
+    np.testing.assert_allclose(counts[:kept] / draws, expected, atol=4 * 0.5 / draws**0.5)
 
 
 def test_a_row_draws_the_same_in_any_batch():

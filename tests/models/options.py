@@ -28,9 +28,7 @@ OPTIONS: dict[str, dict] = {
     "softcap": dict(attention_softcap=2.0, logit_softcap=3.0),
     "untied": dict(tie_embeddings=False),
     "parallel": dict(parallel_block=True),
-    "llama": dict(
-        norm="rms_norm", position="rotary", activation="swiglu", bias=False, num_kv_heads=2, tie_embeddings=False
-    ),
+    "llama": dict(norm="rms_norm", position="rotary", activation="swiglu", bias=False, num_kv_heads=2, tie_embeddings=False),
     "remat_full": dict(remat="full"),
     "remat_dots": dict(remat="dots", layer_loop="scan"),
 }

@@ -62,5 +62,7 @@ def test_impossible_meshes_are_refused(config, message):
 
 def test_a_model_that_does_not_divide_is_refused_by_field():
     mesh = make_mesh(MeshConfig(tensor=8))
-    with pytest.raises(ValueError, match="mesh.tensor must divide model.num_heads: got tensor=8, model.num_heads=4; .* 1, 2, 4"):
+    with pytest.raises(
+        ValueError, match="mesh.tensor must divide model.num_heads: got tensor=8, model.num_heads=4; .* 1, 2, 4"
+    ):
         check_divides(mesh, {"heads": ("model.num_heads", 4)})

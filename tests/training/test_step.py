@@ -1,5 +1,7 @@
 """The step as a whole: the same losses on every mesh, and whatever cuts a batch changes nothing."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,10 +83,12 @@ def test_the_run_learns(one_device):
     assert losses[-5:].mean() < losses[:5].mean()
 
 
-def test_accumulation_changes_nothing(one_device):
-    losses, state = run(accumulate=4)
-    np.testing.assert_allclose(losses, one_device[0], atol=2e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params, one_device[1].params)
+def test_accumulation_changes_nothing():
+    """With SGD, whose parameters are a smooth function of the gradients; Adam's first steps are their signs."""
+    sgd = OptimizerConfig(name="sgd", learning_rate=0.1)
+    (whole, whole_state), (parts, parts_state) = run(optimizer=sgd), run(optimizer=sgd, accumulate=4)
+    np.testing.assert_allclose(parts, whole, atol=2e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), parts_state.params, whole_state.params)
 
 
 def test_accumulation_on_a_mesh_changes_nothing(one_device):
@@ -114,20 +118,16 @@ def test_z_loss_pulls_the_normalizer_down(one_device):
     """log Z starts near log V; with a heavy z-loss it moves toward 0, and the reported loss stays cross-entropy alone."""
     _, with_z = run(loss=LossConfig(z_loss=1.0), steps=10)
     model = Transformer(MODEL)
-    batch = make_batch(99)
+    batch = jax.tree.map(jnp.asarray, make_batch(99))
     z = [make_loss(model, LossConfig())(state.params, batch, None).z for state in (one_device[1], with_z)]
     assert z[1] < 0.9 * z[0]
 
 
-def test_dropout_is_a_function_of_the_step():
-    import dataclasses
-
+def test_dropout_is_a_function_of_the_step_on_any_mesh(one_device):
     model = dataclasses.replace(MODEL, dropout=0.2)
-    first, second = run(steps=4, model=model)[0], run(steps=4, model=model)[0]
-    np.testing.assert_array_equal(first, second)
-    assert not np.allclose(first, run(steps=4)[0])
-    on_mesh = run(steps=4, model=model, mesh=MeshConfig(data=2, fsdp=2, tensor=2))[0]
-    np.testing.assert_allclose(on_mesh, first, atol=1e-5)
+    losses = run(steps=3, model=model)[0]
+    assert abs(losses[0] - one_device[0][0]) > 1e-3
+    np.testing.assert_allclose(run(steps=3, model=model, mesh=MeshConfig(data=2, tensor=2))[0], losses, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["skip", "stop"])
@@ -151,7 +151,9 @@ def test_average_of_parameters_is_the_recurrence():
     _, state = run(steps=1, optimizer=OptimizerConfig(ema=decay))
     mesh = make_mesh(MeshConfig(data=1))
     transform, _ = make_optimizer(OptimizerConfig(ema=decay), 1)
-    start = init_state(Transformer(MODEL), transform, mesh, jax.random.key(0), abstract_state(Transformer(MODEL), transform, mesh))
+    start = init_state(
+        Transformer(MODEL), transform, mesh, jax.random.key(0), abstract_state(Transformer(MODEL), transform, mesh)
+    )
     want = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, start.params, state.params)
     got = evaluation_params(state.params, state.opt_state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)

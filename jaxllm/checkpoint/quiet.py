@@ -1,0 +1,49 @@
+"""Keeps off the terminal what Orbax leaves behind after an error that it also raises, and that is handled here.
+
+When one of many arrays cannot be read or written, Orbax closes its event loop on the others: their coroutines are never
+awaited, their errors never fetched, and the replies that still come in find no loop. Python would print each of those.
+"""
+
+import gc
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def quiet_orbax() -> None:
+    """Drop Orbax's log lines and the remains of its failed reads and writes; all else passes as before."""
+    for name in ("absl", "asyncio"):
+        log = logging.getLogger(name)
+        if _not_about_orbax not in log.filters:
+            log.addFilter(_not_about_orbax)
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+@contextmanager
+def no_coroutine_warnings() -> Iterator[None]:
+    """Collect abandoned coroutines without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        yield
+        gc.collect()
+
+
+def _not_about_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
+
+
+class _Hook:
+    """A `sys.unraisablehook` that passes on what is not about Orbax's closed loops."""
+
+    def __init__(self, earlier):
+        self._earlier = earlier
+
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        abandoned = code is not None and "orbax" in code.co_filename
+        late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+        if not abandoned and not late:
+            self._earlier(unraisable)

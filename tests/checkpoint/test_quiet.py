@@ -1,0 +1,52 @@
+"""A damaged checkpoint is one line for the user, not pages of Orbax's tracebacks; other errors still show."""
+
+import logging
+import subprocess
+import sys
+import textwrap
+import types
+
+from jaxllm.checkpoint.quiet import quiet_orbax
+
+DAMAGED = """
+    import sys
+
+    import jax.numpy as jnp
+
+    from jaxllm.checkpoint import Store
+
+    state = {str(i): jnp.arange(100.0) for i in range(10)}
+    store = Store(sys.argv[1])
+    for step in (1, 2):
+        store.save(step, state, {})
+    store.wait()
+    data = sorted((store._folder / "2" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    for path in (*data[-2:], store._folder / "2" / "state" / "manifest.ocdbt"):
+        good = path.read_bytes()
+        path.write_bytes(good[:50])
+        store.restore(state, on_damaged=lambda step, message: print(step))
+        path.write_bytes(good)
+    store.close()
+"""
+
+
+def test_nothing_on_the_terminal_but_ours(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(DAMAGED), str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["2", "2", "2"]
+
+
+def test_other_messages_pass(monkeypatch, caplog):
+    seen = []
+    monkeypatch.setattr("sys.unraisablehook", seen.append)
+    quiet_orbax()
+    quiet_orbax()
+    other = types.SimpleNamespace(exc_value=RuntimeError("something else"), object=None)
+    sys.unraisablehook(other)  # type: ignore[arg-type]
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None))  # type: ignore[arg-type]
+    assert seen == [other]
+    logging.getLogger("absl").warning("from elsewhere")
+    logging.getLogger("absl").warning("about %s", "orbax")
+    assert [record.getMessage() for record in caplog.records] == ["from elsewhere"]

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxllm.cli.data import run
+
+
+@pytest.fixture
+def stories(tmp_path: Path) -> Path:
+    (tmp_path / "stories.txt").write_text("\n\n".join([*(f"Story {i}\nof a 月." for i in range(40)), "Story 3\nof a 月."]))
+    return tmp_path
+
+
+def test_build_and_show(stories: Path, capsys: pytest.CaptureFixture[str]):
+    sets = str(stories / "sets")
+    argv = ["build", "tales", str(stories / "stories.txt"), "--documents", "blank-line", "--exact-duplicates"]
+    assert run([*argv, "--data-dir", sets]) == 0
+    printed = capsys.readouterr().out
+    assert "read 41 documents, kept 40" in printed and "exact duplicates                   1" in printed
+    assert f"jaxllm data show tales --data-dir {sets}" in printed
+    assert run(["show", "tales", "--data-dir", sets, "--num", "2", "--tokenizer", "bytes", "--split", "test"]) == 0
+    printed = capsys.readouterr().out
+    assert "characters a token" in printed and "stories.txt:" in printed and "⏎of a 月." in printed
+    assert run(["show", "--data-dir", sets]) == 0
+    assert "  tales" in capsys.readouterr().out.splitlines()
+
+
+def test_skipped_records_are_shown(stories: Path, capsys: pytest.CaptureFixture[str]):
+    (stories / "a.jsonl").write_text('{"text": "x"}\n{\n' * 5)
+    argv = ["build", "lines", str(stories / "a.jsonl"), "--on-error", "skip", "--data-dir", str(stories / "sets")]
+    assert run(argv) == 0
+    printed = capsys.readouterr().out
+    assert "skipped 5 records" in printed and "a.jsonl, line 2: expected one JSON object" in printed
+
+
+def test_no_sources():
+    with pytest.raises(ValueError, match="expected files or folders to build from: got none"):
+        run(["build", "tales"])
+
+
+def test_help_imports_nothing_heavy():
+    code = """if True:
+        import sys
+        from jaxllm.cli.data import run
+        for argv in (["--help"], ["build", "--help"], ["show", "--help"]):
+            try:
+                run(argv)
+            except SystemExit:
+                pass
+        assert not {"jax", "numpy", "tensorflow_datasets", "grain"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
