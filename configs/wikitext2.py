@@ -1,7 +1,8 @@
-"""A small GPT on WikiText-2, with its own BPE of 4,096 entries.
+r"""A small GPT on WikiText-2, with its own BPE of 4,096 entries.
 
 Reproduces  nothing: a baseline for word-level text. Published WikiText-2 figures are per word, on the full training split
-Data        jaxllm data build wikitext2 --train wiki.train.txt --validation wiki.valid.txt --test wiki.test.txt --documents article
+Data        jaxllm data build wikitext2 --documents article --train wiki.train.txt --validation wiki.valid.txt \
+              --test wiki.test.txt
 Command     jaxllm train configs/wikitext2.py
 Hardware    two CPU cores for a try, one GPU or TPU chip to train
 Result      not run on the full training split

@@ -32,7 +32,7 @@ def no_coroutine_warnings() -> Iterator[None]:
 
 
 def _not_about_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
+    return not any(name in record.pathname or name in record.getMessage() for name in ("orbax", "tensorstore"))
 
 
 class _Hook:

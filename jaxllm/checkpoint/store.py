@@ -23,7 +23,7 @@ import jax
 from jaxllm.checkpoint import files
 from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveError, best_steps, steps_to_delete
 from jaxllm.checkpoint.manifest import Damaged, Manifest, describe, named_leaves
-from jaxllm.checkpoint.verify import read_verified, reason
+from jaxllm.checkpoint.verify import read_verified, reason, system_error
 
 OnDamaged = Callable[[int, str], None]
 
@@ -180,23 +180,22 @@ class Store:
             for old in (outdated | set(steps_to_delete(metrics, self._config))) & set(self.steps()):
                 files.remove_step(self._folder, old)
         except Exception as error:
-            self._failure = SaveError(
-                f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be deleted: {reason(error)}"
+            self._failure = _save_error(
+                f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be deleted: {reason(error)}",
+                error,
             )
-            self._failure.__cause__ = error
 
     def _undo(self, step: int, error: Exception) -> SaveError:
         """Leave the folder as it was before the failed save, and say what happened."""
         files.remove_unfinished(self._folder, but=step)
         files.put_back(self._folder, step)
         steps = self.steps()
-        failure = SaveError(
-            f"checkpoint of step {step} could not be saved in {self._folder}: {reason(error)}. "
-            f"{f'The newest there is step {steps[-1]}' if steps else 'There is no earlier one'}; make room or make "
-            "the folder writable"
+        newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
+        return _save_error(
+            f"checkpoint of step {step} could not be saved in {self._folder}: {reason(error)}. {newest}; make room or make "
+            "the folder writable",
+            error,
         )
-        failure.__cause__ = error
-        return failure
 
     def _metrics(self) -> dict[int, dict[str, float]]:
         """The metrics of each checkpoint that can be read and was not found damaged."""
@@ -212,3 +211,10 @@ class Store:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+
+def _save_error(message: str, cause: Exception) -> SaveError:
+    error = SaveError(message)
+    error.errno = system_error(cause) or errno.EIO
+    error.__cause__ = cause
+    return error

@@ -49,6 +49,14 @@ def reason(error: BaseException) -> str:
     """An error in a few words: the operating system's where there is one in it, else the beginning of its text."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    number = system_error(error)
     text = str(error).strip() or type(error).__name__
-    code = re.search(r"os_error_code='(\d+)'", text)
-    return os.strerror(int(code[1])) if code else text.splitlines()[0][:300]
+    return os.strerror(number) if number else text.splitlines()[0][:300]
+
+
+def system_error(error: BaseException) -> int | None:
+    """The operating system's error number behind an error, where there is one."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None

@@ -1,5 +1,6 @@
 """The command line: one thin file a command. Help imports neither JAX nor anything that does."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -50,12 +51,10 @@ def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     """Runs a command; what the user can mend is said in one line, without a traceback."""
     try:
         return command(argv)
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("JAXLLM_TRACEBACK"):
             raise
-        return _fail(str(error), 2)
-    except OSError as error:
-        return _fail(str(error), 1)
+        return _fail(_words(error), 1 if isinstance(error, OSError) and error.errno in RUN_FAILED else 2)
     except RuntimeError as error:
         from jaxllm.training import NonFiniteLoss
 
@@ -67,6 +66,17 @@ def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         raise
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+
+
+RUN_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Errors of the machine during a run, rather than of what the user typed."""
+
+
+def _words(error: Exception) -> str:
+    """The message on one line; where the system made it, with the file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
 
 
 def _fail(message: str, code: int) -> int:

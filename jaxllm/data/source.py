@@ -94,7 +94,8 @@ def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feat
     features = builder.info.features
     if text_feature not in features:
         raise ValueError(
-            f"the data set in {folder} has no feature {text_feature!r}: it has {', '.join(sorted(features))}; choose with text_feature"
+            f"the data set in {folder} has no feature {text_feature!r}: it has {', '.join(sorted(features))}; choose "
+            "with text_feature"
         )
     formats = [getattr(f, "value", str(f)) for f in builder.info.available_file_formats()]
     if "array_record" not in formats:

@@ -1,6 +1,7 @@
 """The CPU probe: which number of virtual devices and which XLA flags make a small training step fastest here.
 
-Each candidate is one short subprocess (`cpu_step`), because XLA reads its flags once a process. A flag that this XLA
+Each candidate is a subprocess (`cpu_step`), because XLA reads its flags once a process. They are timed in turn, in
+many short rounds, and the best round counts, so that other work on the machine does not decide. A flag that this XLA
 does not know ends its subprocess; the candidate is recorded as failed and the others go on. A candidate must compute
 the same losses as JAX as it comes. The result is kept in the cache folder for this JAX version, CPU and core count.
 """
@@ -8,11 +9,11 @@ the same losses as JAX as it comes. The result is kept in the cache folder for t
 import contextlib
 import fcntl
 import hashlib
-import json
 import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -24,7 +25,8 @@ from jaxllm.hardware.machine import cpu_model
 YNN_DOT = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT --xla_cpu_multi_thread_eigen=false"
 WORTH = 0.97
 """A candidate must take less than this share of a simpler one's time to be preferred to it."""
-TRIAL_SECONDS = 60
+ROUNDS, ROUND_SECONDS = 30, 7.0
+"""Rounds of timing, and the time after which no further one begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Candidate:
     flags: str
     """XLA flags, `""` for XLA's own."""
     step_seconds: float | None = None
-    """Best time of the trial's training step; None before measuring and where it failed."""
+    """Time of the trial's training step in its best round; None before measuring and where it failed."""
     loss: float | None = None
     """Loss after a few steps, the same for all candidates up to rounding."""
     error: str | None = None
@@ -89,9 +91,9 @@ def probe(cores: int) -> ProbeResult:
         if earlier is not None:
             return earlier
         todo = candidates(cores)
-        say = f"jaxllm: finding this CPU's fastest setting, once ({len(todo)} trials of a few seconds) ..."
+        say = "jaxllm: finding this CPU's fastest setting, once (under half a minute) ..."
         print(say, end="", file=sys.stderr, flush=True)
-        result = _agreeing(ProbeResult(candidates=tuple(_measure(candidate, cores) for candidate in todo)))
+        result = _measure(todo, cores)
         write_json(probe_path(cores), asdict(result))
         best = result.best()
         outcome = f"{best.num_devices} devices {best.flags}" if best else "every trial failed; JAX stays as it comes"
@@ -104,29 +106,63 @@ def forget_probe(cores: int) -> None:
     probe_path(cores).unlink(missing_ok=True)
 
 
-def _measure(candidate: Candidate, cores: int) -> Candidate:
+def _measure(todo: tuple[Candidate, ...], cores: int) -> ProbeResult:
+    trials = [_start(candidate, cores) for candidate in todo]
+    try:
+        rows = [_answer(trial, candidate, "loss") for trial, candidate in zip(trials, todo, strict=True)]
+        end = time.perf_counter() + ROUND_SECONDS
+        for _ in range(ROUNDS):
+            rows = [_time_once(trial, row) for trial, row in zip(trials, rows, strict=True)]
+            if time.perf_counter() > end:
+                break
+    finally:
+        for trial in trials:
+            trial.kill()
+            trial.communicate()
+    return _agreeing(tuple(rows))
+
+
+def _start(candidate: Candidate, cores: int) -> subprocess.Popen[str]:
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(candidate.num_devices),
         "XLA_FLAGS": candidate.flags,
         "JAXLLM_PROBE_CORES": str(cores),
     }
+    pipe = subprocess.PIPE
     command = [sys.executable, "-m", "jaxllm.hardware.cpu_step"]
+    return subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def _time_once(trial: subprocess.Popen[str], row: Candidate) -> Candidate:
+    if row.error is not None:
+        return row
+    assert trial.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        trial.stdin.write("\n")
+        trial.stdin.flush()
+    timed = _answer(trial, row, "step_seconds")
+    if timed.step_seconds is None or row.step_seconds is None:
+        return timed
+    return replace(row, step_seconds=min(row.step_seconds, timed.step_seconds))
+
+
+def _answer(trial: subprocess.Popen[str], row: Candidate, field: str) -> Candidate:
+    """`row` with the number that the trial prints next, or with the reason why it printed none."""
+    assert trial.stdout is not None and trial.stderr is not None
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TRIAL_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as failure:
-        return replace(candidate, error=str(failure))
-    if done.returncode != 0:
-        told = [line for line in done.stderr.splitlines() if "Unknown flag" in line] or done.stderr.splitlines()[-1:]
-        return replace(candidate, error=told[0].strip() if told else f"exit code {done.returncode}")
-    return replace(candidate, **json.loads(done.stdout.splitlines()[-1]))
+        return replace(row, **{field: float(trial.stdout.readline())})
+    except ValueError:
+        lines = trial.stderr.read().strip().splitlines()
+        reason = next((line for line in lines if "Unknown flag" in line), lines[-1] if lines else "it ended early")
+        return replace(row, step_seconds=None, error=reason)
 
 
-def _agreeing(result: ProbeResult) -> ProbeResult:
+def _agreeing(measured: tuple[Candidate, ...]) -> ProbeResult:
     """Drops the time of a candidate whose loss is not that of the first that worked."""
-    expected = next((row.loss for row in result.candidates if row.loss is not None), None)
+    expected = next((row.loss for row in measured if row.loss is not None), None)
     rows = []
-    for row in result.candidates:
+    for row in measured:
         agrees = row.loss is None or (expected is not None and math.isclose(row.loss, expected, rel_tol=1e-4))
         wrong = f"computes a loss of {row.loss} where JAX as it comes has {expected}"
         rows.append(row if agrees else replace(row, step_seconds=None, error=wrong))

@@ -1,12 +1,14 @@
-"""The CPU probe's trial, run as `python -m jaxllm.hardware.cpu_step`: times a small training step, prints it as JSON.
+"""The CPU probe's trial, run as `python -m jaxllm.hardware.cpu_step`: times a small training step whenever asked.
+
+It prints the loss after a few steps once it is ready, then, for every line it reads, the time of a step.
 
 A two-layer float32 Transformer of width 128 on 64-character rows with an Adam update, data-parallel over the CPU
 devices that the environment asks for. It is written in plain JAX, apart from the models room, because it measures the
 machine's way with such a step, and must stay the same when models change.
 """
 
-import json
 import os
+import sys
 import time
 
 import jax
@@ -15,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 # B batch, T query time, S key time, D width, N heads, H head width, F feed-forward width, V vocabulary
 LAYERS, D, N, H, F, T, V = 2, 128, 4, 32, 512, 64, 65
-CHECKED_STEPS, SECONDS = 5, 1.0
+CHECKED_STEPS, TIMED_STEPS = 5, 3
 
 
 def batch_size() -> int:
@@ -69,17 +71,19 @@ def main() -> None:
     tokens = jax.device_put(jax.random.randint(jax.random.key(1), (batch_size(), T), 0, V), split)
     state = (params, jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
     run = jax.jit(step, out_shardings=everywhere, donate_argnums=(0, 1, 2))
-    value = jnp.inf
-    for _ in range(CHECKED_STEPS):
-        *state, value = run(*state, tokens)
-    checked, best, end = float(value), float("inf"), time.perf_counter() + SECONDS
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(3):
+
+    def steps(count: int) -> float:
+        nonlocal state
+        value = jnp.nan
+        for _ in range(count):
             *state, value = run(*state, tokens)
-        jax.block_until_ready(value)
-        best = min(best, (time.perf_counter() - start) / 3)
-    print(json.dumps({"step_seconds": best, "loss": checked}))
+        return float(value)
+
+    print(steps(CHECKED_STEPS), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        steps(TIMED_STEPS)
+        print((time.perf_counter() - start) / TIMED_STEPS, flush=True)
 
 
 if __name__ == "__main__":

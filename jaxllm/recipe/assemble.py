@@ -29,6 +29,8 @@ from jaxllm.training import (
     make_train_step,
 )
 
+DeviceBatch = dict[str, jax.Array]
+
 UNROLL_AT_MOST = 16
 """Deepest model whose layers are unrolled on CPU, where a scan copies each layer's weights out of the stack."""
 
@@ -59,7 +61,7 @@ class Job:
     def key(self) -> jax.Array:
         return jax.random.key(self.recipe.seed)
 
-    def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    def compile_step(self) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, jax.Array]]]:
         recipe = self.recipe
         step = make_train_step(
             make_loss(self.model, recipe.loss),
@@ -75,7 +77,7 @@ class Job:
         batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in dtypes.items()}
         return compile_train_step(step, self.abstract, batch, self.mesh)
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Iterator[DeviceBatch]:
         """Training batches on their devices, from the example `start`."""
         host = train_batches(
             self.data.train,
@@ -89,7 +91,7 @@ class Job:
         return (self._place(batch) for batch in host)
 
     @cached_property
-    def _eval_step(self) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    def _eval_step(self) -> Callable[[Any, DeviceBatch], dict[str, jax.Array]]:
         return jit_eval_step(make_eval_step(make_loss(self.model, self.recipe.loss)), self.abstract.params, self.mesh)
 
     def evaluate_params(self, params: Any, split: str) -> dict[str, float]:
@@ -117,7 +119,7 @@ class Job:
         flops = train_flops_per_token(self.recipe.model, self.recipe.data.seq_len)
         return mfu(flops, tokens_per_second, list(self.mesh.devices.flat), self.recipe.model.compute_dtype)
 
-    def _place(self, batch: Batch) -> Batch:
+    def _place(self, batch: Batch) -> DeviceBatch:
         sharding = batch_sharding(self.mesh)
         if jax.process_count() == 1:
             return jax.device_put(batch, sharding)

@@ -1,5 +1,6 @@
 """A disk that refuses: said once, nothing half-written stays, earlier checkpoints are as they were."""
 
+import errno
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,7 @@ def test_too_full_is_seen_before_writing(tmp_path, monkeypatch):
     with pytest.raises(SaveError, match=r"step 2 could not be saved in .*checkpoints: No space left on device") as caught:
         store.save(2, train_state(2), {})
     assert "0.0 MB free. The newest there is step 1" in str(caught.value)
-    assert isinstance(caught.value, OSError)
+    assert isinstance(caught.value, OSError) and caught.value.errno == errno.ENOSPC
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
     monkeypatch.undo()
     store.save(3, train_state(3), {})
@@ -61,8 +62,9 @@ def test_failure_behind_the_back_comes_with_the_next_call(tmp_path, monkeypatch)
         fail_once(store, patch, "disk on fire [os_error_code='28']")
         store.save(2, train_state(2), {})
         store._join()
-    with pytest.raises(SaveError, match="step 2 could not be saved in .*: No space left on device"):
+    with pytest.raises(SaveError, match="step 2 could not be saved in .*: No space left on device") as caught:
         store.save(3, train_state(3), {})
+    assert caught.value.errno == errno.ENOSPC
     store.close()
     assert store.steps() == [3]
 
@@ -112,7 +114,7 @@ FILE_SIZE_LIMIT = """
     try:
         store.wait()
     except SaveError as error:
-        print(error)
+        print(error, error.errno)
     print(store.steps(), sorted(path.name for path in store._folder.iterdir()))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     store.save(3, state, {})
@@ -130,6 +132,7 @@ def test_write_refused_by_the_system(tmp_path):
     assert done.returncode == 0, done.stderr
     error, after_failure, after_recovery = done.stdout.strip().splitlines()
     assert "step 2 could not be saved in" in error and "File too large. The newest there is step 1" in error
+    assert error.endswith(str(errno.EFBIG))
     assert after_failure == "[1] ['1']"
     assert after_recovery == "3 [1, 3]"
 

@@ -103,6 +103,14 @@ def test_the_seed_decides(model_and_params):
     assert draw(1) == draw(1) != draw(2)
 
 
+def test_each_draw_of_a_row_has_its_own_randomness(model_and_params):
+    """All tokens equally likely at every step: only the key can tell one draw from the next."""
+    model, params = model_and_params
+    flat = jax.tree.map(jnp.zeros_like, params)
+    (row,) = tokens_of(model, flat, [[1]], SamplingConfig(max_tokens=54))
+    assert 15 <= len(set(row)) <= 27  # 23.5 different ones are expected of 54 draws from 27
+
+
 def test_the_repetition_penalty_counts_prompt_and_text(model_and_params):
     prompts = [[3, 1, 4], list(range(10))]
     sampling = SamplingConfig(max_tokens=40, temperature=0.0, repetition_penalty=1.7)

@@ -42,7 +42,10 @@ def make_batch(step: int) -> dict[str, np.ndarray]:
     }
 
 
-def run(steps=10, *, mesh=MeshConfig(data=1), model=MODEL, optimizer=OptimizerConfig(), loss=LossConfig(), **options):
+ONE_DEVICE, ADAMW, WHOLE = MeshConfig(data=1), OptimizerConfig(), LossConfig()
+
+
+def run(steps=10, *, mesh=ONE_DEVICE, model=MODEL, optimizer=ADAMW, loss=WHOLE, **options):
     """Losses of a short run, and its last state."""
     mesh = make_mesh(mesh, B)
     transformer = Transformer(model)

@@ -1,0 +1,59 @@
+"""Benchmark records: results/<topic>--<recipe>--<device>--<date>.json, with all that is needed to measure again."""
+
+import dataclasses
+import datetime
+import json
+import re
+import shlex
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxllm.hardware import environment
+from jaxllm.recipe import Recipe
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Repeats with their min, median and max."""
+    return {
+        "min": min(values),
+        "median": statistics.median(values),
+        "max": max(values),
+        "repeats": len(values),
+        "values": values,
+    }
+
+
+def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str) -> Path:
+    """Writes a record and returns its path.
+
+    Args:
+      results: by metric; a metric's name ends in its unit, its value is a number or a `spread`.
+      notes: what was measured how, in a sentence or two.
+    """
+    where = environment()
+    kind = f"cpu {where['cores']} cores" if where["platform"] == "cpu" else where["device_kind"]
+    device = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+    record = {
+        "topic": topic,
+        "recipe": recipe.name,
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", *sys.argv]),
+        "notes": notes,
+        "results": results,
+        "environment": where,
+        "config": dataclasses.asdict(recipe),
+    }
+    path = RESULTS / f"{topic}--{recipe.name}--{device}--{record['date']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def newest_record(topic: str, recipe_name: str) -> dict[str, Any] | None:
+    """The newest record of a topic, or None."""
+    paths = sorted(RESULTS.glob(f"{topic}--{recipe_name}--*.json"), key=lambda path: path.stem.rpartition("--")[2])
+    return json.loads(paths[-1].read_text()) if paths else None

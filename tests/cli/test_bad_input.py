@@ -1,0 +1,130 @@
+"""What a user gets wrong: one line that says expected, got and what to do; exit code 2; nothing written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxllm.cli import run
+
+SHAKESPEARE = "configs/shakespeare_char.py"
+TINY = "tests/recipe/tiny.py"
+
+
+@pytest.fixture
+def fails(tmp_path, capsys):
+    """Runs a command line that must fail, and gives its message; the folder it would have written must not be there."""
+
+    def check(*argv: str, code: int = 2) -> str:
+        folder = tmp_path / "run"
+        words = [*argv, "--run-dir", str(folder)] if argv[0] == "train" and "--run-dir" not in argv else list(argv)
+        assert run(words) == code
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and "Traceback" not in said and said.count("\n") == 1, said
+        assert not folder.exists()
+        return said
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "unknown command 'trian': did you mean train?"),
+        (["train", "configs/shakespear_char.py"], "did you mean configs/shakespeare_char.py?"),
+        (["train", SHAKESPEARE, "--model.num-layer", "2"], "unknown field --model.num-layer: did you mean --model.num-layers?"),
+        (["train", SHAKESPEARE, "--learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
+        (["train", SHAKESPEARE, "--steps", "many"], "--steps"),
+        (["train", SHAKESPEARE, "--optimizer.name", "adam"], "adamw"),
+        (["train", SHAKESPEARE, "--model.num-heads", "7"], "num_heads must divide embed_dim: got embed_dim=128, num_heads=7"),
+        (
+            ["train", SHAKESPEARE, "--mesh.data", "5"],
+            "mesh.data x mesh.fsdp must divide batch_size: got 5 x 1 and",
+        ),
+        (
+            ["train", SHAKESPEARE, "--mesh.tensor", "8"],
+            "mesh.tensor must divide model.num_heads: got tensor=8, model.num_heads=4",
+        ),
+        (["train", SHAKESPEARE, "--mesh.data", "16"], "needs 16 devices: this machine has 8"),
+        (["train", SHAKESPEARE, "--data.seq-len", "65"], "data.seq_len must not exceed model.context_len: got 65 and 64"),
+        (["train", SHAKESPEARE, "--data.dataset", "no_such_set"], "no data set 'no_such_set'"),
+        (["train", SHAKESPEARE, "--data.validation-split", "valid"], "valid"),
+        (["train", SHAKESPEARE, "--model.vocab-size", "64"], "model.vocab_size must be at least the tokenizer's: got 64"),
+        (["train", "jaxllm"], "jaxllm is not a run folder: it has no recipe.json"),
+        (["train", "README.md"], "a recipe is a .py file, a .json file or a run folder: got README.md"),
+        (["generate", "no_run", "--prompt", "x"], "no_run is not a run folder"),
+        (["evaluate", "no_run"], "no_run is not a run folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input(fails, argv, message):
+    assert message in fails(*argv)
+
+
+def test_no_command_and_help(capsys):
+    assert run([]) == 2 and run(["--help"]) == 0 and run(["train", "--help"]) == 0
+    assert "--mesh.fsdp N" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert run(["train", TINY, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def test_the_run_folder_of_another_recipe(fails, trained):
+    said = fails("train", SHAKESPEARE, "--run-dir", str(trained))
+    assert "holds a run of another recipe" in said and "choose another --run-dir" in said
+
+
+def test_a_folder_that_is_no_run(fails, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    assert "exists and is not a run folder" in fails("train", TINY, "--run-dir", str(tmp_path / "mine"))
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in fails("train", TINY, "--run-dir", str(tmp_path / "file" / "run"))
+
+
+def test_a_tokenizer_that_does_not_match(fails, copy, capsys):
+    from jaxllm.data import TokenizerConfig, train_tokenizer
+
+    shutil.rmtree(copy / "tokenizer")
+    train_tokenizer(TokenizerConfig(kind="bytes"), []).save(copy / "tokenizer")
+    assert "must have at most 65 entries" in fails("generate", str(copy), "--prompt", "x")
+    assert "model.vocab_size must be at least the tokenizer's" in fails("train", str(copy), "--run-dir", str(copy))
+
+
+def test_a_prompt_longer_than_the_context(fails, trained):
+    said = fails("generate", str(trained), "--prompt", "x" * 100)
+    assert "100" in said and "16" in said
+
+
+def test_a_split_that_is_not_there(fails, trained):
+    assert "test" in fails("evaluate", str(trained), "--split", "test")
+
+
+def test_a_damaged_checkpoint_is_refused_and_training_uses_the_one_before(fails, copy, capsys):
+    for file in (copy / "checkpoints" / "12" / "state").rglob("*"):
+        if file.is_file() and (content := bytearray(file.read_bytes())):
+            content[len(content) // 2] ^= 0xFF
+            file.write_bytes(content)
+    said = fails("evaluate", str(copy), "--checkpoint", "12")
+    assert "damaged" in said and "the previous good one is step" in said
+    assert run(["train", str(copy), "--steps", "14"]) == 0
+    said = capsys.readouterr().out
+    assert "damaged" in said and "is used instead" in said
+
+
+def test_a_finished_run_says_how_to_go_on(trained, capsys):
+    assert run(["train", str(trained)]) == 0
+    assert "already at step 12 of 12: to go on, give more with --steps" in capsys.readouterr().out
