@@ -38,7 +38,7 @@ def alibi_bias(query_positions: Int[Array, "B T"], key_positions: Int[Array, "B 
 
 def attention_weights(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B S K H"],
+    k: Float[Array, "B K S H"],
     mask: Bool[Array, "B T S"],
     bias: Float[Array, "B N T S"] | None = None,
     softcap: float | None = None,
@@ -49,9 +49,9 @@ def attention_weights(
       mask: a row with no True gets equal weights, not NaN.
       softcap: c in c · tanh(logit / c), applied before the bias.
     """
-    q_BTKGH = _group(q * q.shape[-1] ** -0.5, k.shape[2])
+    q_BTKGH = _group(q * q.shape[-1] ** -0.5, k.shape[1])
     logits = einsum(
-        "BTKGH,BSKH->BKGTS", q_BTKGH, k, out=("batch", "kv_heads", None, "time", "cache"), dtype=jnp.dtype(jnp.float32)
+        "BTKGH,BKSH->BKGTS", q_BTKGH, k, out=("batch", "kv_heads", None, "time", "cache"), dtype=jnp.dtype(jnp.float32)
     )
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
@@ -59,15 +59,15 @@ def attention_weights(
         logits = logits + bias.reshape(logits.shape)
     logits = jnp.where(mask[:, None, None], logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits, axis=-1)
-    return weights.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+    return weights.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[2])
 
 
-def attend(weights: Float[Array, "B N T S"], v: Float[Array, "B S K H"]) -> Float[Array, "B T N H"]:
+def attend(weights: Float[Array, "B N T S"], v: Float[Array, "B K S H"]) -> Float[Array, "B T N H"]:
     """The weighted mean of values; each group of N / K query heads shares a value head."""
     B, N, T, S = weights.shape
-    K, H = v.shape[2:]
+    K, H = v.shape[1], v.shape[3]
     weights_BKGTS = weights.reshape(B, K, N // K, T, S)
-    out = einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v, out=("batch", "time", "kv_heads", None, "head_dim"))
+    out = einsum("BKGTS,BKSH->BTKGH", weights_BKGTS, v, out=("batch", "time", "kv_heads", None, "head_dim"))
     return out.reshape(B, T, N, H)
 
 
@@ -102,8 +102,9 @@ class Attention(nn.Module):
             k = Norm(config, axis="head_dim", rms=True, name="key_norm")(k)
         if config.position == "rotary":
             q, k = rope(q, positions, config.rope_theta), rope(k, positions, config.rope_theta)
+        k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
         if cache is not None and start is not None:
-            k, v = write(cache[0], k, start), write(cache[1], v, start)
+            k, v = write(cache[0], k, start, axis=2), write(cache[1], v, start, axis=2)
             cache = (k, v)
         k, v = self._match_mesh(k), self._match_mesh(v)
         weights = attention_weights(q, k, mask, bias, config.attention_softcap)
@@ -134,9 +135,9 @@ class Attention(nn.Module):
             name=name,
         )(x)
 
-    def _match_mesh(self, k: Float[Array, "B S K H"]) -> Float[Array, "B S N H"] | Float[Array, "B S K H"]:
+    def _match_mesh(self, k: Float[Array, "B K S H"]) -> Float[Array, "B K S H"] | Float[Array, "B N S H"]:
         """Repeats key/value heads for the query heads where the tensor axis splits the latter but not the former."""
         mesh = current_mesh()
-        if mesh is None or k.shape[2] % mesh.shape["tensor"] == 0:
+        if mesh is None or k.shape[1] % mesh.shape["tensor"] == 0:
             return k
-        return shard(jnp.repeat(k, self.config.num_heads // k.shape[2], axis=2), "batch", "cache", "heads", "head_dim")
+        return shard(jnp.repeat(k, self.config.num_heads // k.shape[1], axis=1), "batch", "heads", "cache", "head_dim")

@@ -18,7 +18,7 @@ class Cache(NamedTuple):
     """
 
     keys: Array | tuple[Array, ...]
-    """[L, B, S, K, H], or one [B, S, K, H] a layer."""
+    """[L, B, K, S, H], or one [B, K, S, H] a layer: heads before slots, as the products with queries read them."""
     values: Array | tuple[Array, ...]
     """As `keys`."""
     positions: Int[Array, "B S"]
@@ -36,7 +36,7 @@ def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, st
       cache_len: slots, S.
       stacked: one array over all layers, or one array a layer, which a CPU updates in place.
     """
-    shape = (batch_size, cache_len, config.kv_heads, config.head_width)
+    shape = (batch_size, config.kv_heads, cache_len, config.head_width)
 
     def zeros():
         if stacked:
@@ -47,6 +47,6 @@ def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, st
     return Cache(zeros(), zeros(), slots, jnp.zeros_like(slots), jnp.zeros((), jnp.int32))
 
 
-def write(buffer: Array, new: Array, start: Int[Array, ""]) -> Array:
-    """`buffer` [B, S, ...] with `new` [B, T, ...] at slots start, start + 1, ..."""
-    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=1)
+def write(buffer: Array, new: Array, start: Int[Array, ""], axis: int = 1) -> Array:
+    """`buffer` with `new` at slots start, start + 1, ... of `axis`."""
+    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=axis)

@@ -130,3 +130,10 @@ def test_errors(open_texts):
         data.validation.rows(np.array([1]))
     with pytest.raises(ValueError, match="'train' must have at least 16 tokens for rows of 16: it has 6; lower seq_len"):
         open_texts(["short"]).train  # noqa: B018
+
+
+def test_each_epoch_has_every_row_in_an_order_of_its_own(open_texts):
+    source = open_texts(TEXTS, packing="fit").train
+    R = source.rows_per_epoch
+    first, second = ([row.tobytes() for row in source.rows(np.arange(e * R, (e + 1) * R))["tokens"]] for e in (0, 1))
+    assert sorted(first) == sorted(second) and first != second

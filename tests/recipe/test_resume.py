@@ -84,7 +84,7 @@ def test_the_curve_depends_on_where_it_stands(straight, tmp_path):
     assert all(curve(straight)[step] != loss for step, loss in curve(tmp_path / "run").items())
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(data=1), MeshConfig(data=2, tensor=2)], ids=str)
+@pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(data=1), MeshConfig(data=2, tensor=2)], ids=["8x1x1", "1x1x1", "2x1x2"])
 def test_resumed_on_another_mesh(straight, tmp_path, mesh):
     fit(recipe(tmp_path / "run", steps=30))
     fit(recipe(tmp_path / "run", mesh=mesh))
