@@ -1,7 +1,7 @@
 """A small Llama-style model on TinyStories, with its own BPE of 2,048 entries.
 
 Reproduces  nothing exact: the architecture and data of the small models in arXiv:2305.07759
-Data        jaxllm data build tinystories stories.txt --documents blank-line --validation-fraction 0.05
+Data        jaxllm data build tinystories tinystories.txt --split-by characters --validation-fraction 0.05 --test-fraction 0
 Command     jaxllm train configs/tinystories.py
 Hardware    two CPU cores
 """

@@ -1,9 +1,11 @@
 """A recipe, run: from a fresh state or the newest good checkpoint to the last step, the evaluation and the report."""
 
+import json
 import math
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from jaxllm.inference import generate
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, choose_folder
-from jaxllm.training import Loop, Progress, RunLog, TrainState, evaluation_params, init_state, train
+from jaxllm.training import Loop, Progress, RunLog, TrainState, evaluation_params, init_state, read_metrics, train
 
 Say = Callable[[str], None]
 
@@ -31,8 +33,8 @@ class Fitted:
     """Steps taken."""
     ended: str
     """"finished", "patience", or the name of the signal that stopped it."""
-    validation_loss: float | None
-    """Of the last evaluation in this process."""
+    best_loss: float | None
+    """Lowest validation loss; None where there was no evaluation."""
 
 
 def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
@@ -54,33 +56,25 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
     say(_describe(job, folder))
     train_step, compile_seconds = _timed(job.compile_step)
     folder.write_description(job.recipe, job.data.tokenizer)
-    store = Store(folder.checkpoints, job.recipe.checkpoint)
-    state, progress = _start(job, folder, store, say)
-    if progress.step >= job.recipe.steps:
-        say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
-        return Fitted(folder.path, progress.step, "finished", None)
-    first_step, started = progress.step, time.perf_counter()
-    resume_step = first_step if folder.resumes else None
-    with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
-        loop = _loop(job, folder, store, log, train_step, progress)
-        loop.timer.compile_seconds = compile_seconds
-        state, ended = train(loop, state, progress)
-        seconds = time.perf_counter() - started
-        loss = None
-        if ended in ("finished", "patience"):
-            loss = _finish(job, folder, state, log, progress)
-    store.close()
-    if jax.process_index() == 0:
-        results = {
-            "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-            "tokens": progress.examples * job.recipe.data.seq_len,
-            "seconds": seconds,
-            "compile_seconds": compile_seconds,
-        }
-        sample = _sample(job, state) if ended in ("finished", "patience") else None
-        write_report(folder.path, command=command or f"jaxllm train {folder.path}", sample=sample, results=results)
-        _closing_words(job, folder, progress, ended, sample, say)
-    return Fitted(folder.path, progress.step, ended, loss)
+    with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
+        state, progress = _start(job, folder, store, say)
+        if progress.step >= job.recipe.steps and (folder.path / RESULTS_FILE).is_file():
+            say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
+            return Fitted(folder.path, progress.step, "finished", progress.best_loss)
+        resume_step = progress.step if folder.resumes else None
+        with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
+            loop = _loop(job, folder, store, log, train_step, progress)
+            loop.timer.compile_seconds = compile_seconds
+            state, ended = train(loop, state, progress)
+            if ended in WHOLE:
+                _evaluate_test(job, state, log, progress)
+    _conclude(job, folder, state, progress, ended, compile_seconds, command, say)
+    return Fitted(folder.path, progress.step, ended, progress.best_loss)
+
+
+RESULTS_FILE = "results.json"
+WHOLE = ("finished", "patience")
+"""Ends after which nothing is left to do."""
 
 
 def _describe(job: Job, folder: RunFolder) -> str:
@@ -131,13 +125,39 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
     )
 
 
-def _finish(job: Job, folder: RunFolder, state: TrainState, log: RunLog, progress: Progress) -> float | None:
+def _evaluate_test(job: Job, state: TrainState, log: RunLog, progress: Progress) -> None:
     """The test figure, where the data set has a test split."""
     test = job.recipe.data.test_split
     if test is not None and test in job.data.text_set.sizes:
         params = evaluation_params(state.params, state.opt_state)
         log.evaluation(progress.step, "test", job.evaluate_params(params, test))
-    return progress.best_loss
+
+
+def _conclude(
+    job: Job,
+    folder: RunFolder,
+    state: TrainState,
+    progress: Progress,
+    ended: str,
+    compile_seconds: float,
+    command: str | None,
+    say: Say,
+) -> None:
+    """results.json, report.html, and the last words; by one process."""
+    if jax.process_index() != 0:
+        return
+    results = {
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        "tokens": progress.examples * job.recipe.data.seq_len,
+        "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
+        "compile_seconds": compile_seconds,
+    }
+    sample = _sample(job, state) if ended in WHOLE else None
+    write_report(folder.path, command=command or f"jaxllm train {folder.path}", sample=sample, results=results)
+    if ended in WHOLE:
+        words = json.dumps({**results, "sample": sample}, indent=2, ensure_ascii=False)
+        (folder.path / RESULTS_FILE).write_text(words + "\n", encoding="utf-8")
+    _closing_words(job, folder, progress, ended, sample, say)
 
 
 def _sample(job: Job, state: TrainState) -> str:
