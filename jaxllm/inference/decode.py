@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int32, Key
 
 from jaxllm.inference.sampling import SamplingConfig, sample
-from jaxllm.models import Cache, Output, Transformer, init_cache, unembed_hidden, unstack_layers
+from jaxllm.models import Cache, Output, Transformer, init_cache, unembed_hidden, unstack_layers, widen_cache
 
 SMALLEST_BUCKET = 32
 MOST_STEPS = 64
@@ -116,7 +116,7 @@ def _prefill(
     out = _apply(model, params, tokens, positions, segment_ids, cache)
     hidden = jax.lax.dynamic_slice_in_dim(out.hidden, longest - 1, 1, axis=1)
     # The prompt attends to its own slots only; the empty ones are added after. Padding on the right is overwritten.
-    cache = jax.tree.map(lambda x: _widened(x, cache_len) if x.ndim > 1 else x, out.cache)._replace(length=longest)
+    cache = widen_cache(out.cache, cache_len)._replace(length=longest)
     state = DecodeState(cache, tokens[:, 0], last, drawn, seen)
     return _draw(model, drawing, vocab_size, params, hidden, row_keys, state)
 
@@ -126,10 +126,6 @@ def _apply(model, params, tokens, positions, segment_ids, cache: Cache) -> Outpu
     variables = {"params": params}
     out = model.apply(variables, tokens, positions=positions, segment_ids=segment_ids, cache=cache, unembed=False)
     return cast(Output, out)
-
-
-def _widened(x: Array, cache_len: int) -> Array:
-    return jnp.pad(x, [(0, 0), (0, cache_len - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
 
 
 def _draw(model, drawing, vocab_size, params, hidden, row_keys, state: DecodeState) -> DecodeState:

@@ -4,7 +4,7 @@
 call. Parameters are plain nested dicts; the cache is passed in and handed back; blocks are chosen by the config.
 """
 
-from jaxllm.models.cache import Cache, init_cache
+from jaxllm.models.cache import Cache, init_cache, widen_cache
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.count import count_params, train_flops_per_token
 from jaxllm.models.transformer import (
@@ -28,4 +28,5 @@ __all__ = [
     "train_flops_per_token",
     "unembed_hidden",
     "unstack_layers",
+    "widen_cache",
 ]

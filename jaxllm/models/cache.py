@@ -50,3 +50,15 @@ def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, st
 def write(buffer: Array, new: Array, start: Int[Array, ""], axis: int = 1) -> Array:
     """`buffer` with `new` at slots start, start + 1, ... of `axis`."""
     return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=axis)
+
+
+def widen_cache(cache: Cache, cache_len: int) -> Cache:
+    """The same cache with empty slots added, up to `cache_len`."""
+
+    def widened(x: Array, axis: int) -> Array:
+        padding = [(0, 0)] * x.ndim
+        padding[axis] = (0, cache_len - x.shape[axis])
+        return jnp.pad(x, padding)
+
+    keys, values = jax.tree.map(lambda x: widened(x, -2), (cache.keys, cache.values))
+    return Cache(keys, values, widened(cache.positions, 1), widened(cache.segment_ids, 1), cache.length)

@@ -82,7 +82,8 @@ def _describe(job: Job, folder: RunFolder) -> str:
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(job.abstract.params))
     device = job.mesh.devices.flat[0].device_kind
     used, there = job.mesh.devices.size, jax.device_count()
-    idle = f" ({there - used} of {there} devices idle: they do not divide the batch)" if used < there else ""
+    why = "the batch does not divide by more" if job.recipe.mesh.data is None else "the mesh is smaller"
+    idle = f" ({there - used} of {there} devices idle: {why})" if used < there else ""
     return (
         f"{'resuming' if folder.resumes else 'new run'} {folder.path}: {job.recipe.name}, {count:,} parameters, "
         f"{job.recipe.batch_size} x {job.recipe.data.seq_len} tokens a step, {device}, mesh {mesh}{idle}"
