@@ -79,7 +79,8 @@ class Norm(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.param_dtype)
         leading = tuple(range(x.ndim - 1))
         scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,), dtype)
-        y = x.astype(jnp.float32)
+        keep = jax.lax.optimization_barrier if config.norm_barrier else lambda value: value
+        y = keep(x).astype(jnp.float32)
         rms = self.rms or config.norm == "rms_norm"
         if not rms:
             y = y - jnp.mean(y, axis=-1, keepdims=True)
@@ -88,7 +89,7 @@ class Norm(nn.Module):
         if config.norm_bias and not rms:
             bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,), dtype)
             y = y + jnp.expand_dims(bias.astype(jnp.float32), leading)
-        return y.astype(x.dtype)
+        return keep(y.astype(x.dtype))
 
 
 class Embed(nn.Module):

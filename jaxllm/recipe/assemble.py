@@ -154,7 +154,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
 
 def device_config(config: TransformerConfig, mesh: Mesh) -> TransformerConfig:
     """The model's config with what depends on the device decided."""
-    if config.layer_loop is not None:
-        return config
     cpu = mesh.devices.flat[0].platform == "cpu"
-    return dataclasses.replace(config, layer_loop="unroll" if cpu and config.num_layers <= UNROLL_AT_MOST else "scan")
+    loop = "unroll" if cpu and config.num_layers <= UNROLL_AT_MOST else "scan"
+    barrier = cpu if config.norm_barrier is None else config.norm_barrier
+    return dataclasses.replace(config, layer_loop=config.layer_loop or loop, norm_barrier=barrier)

@@ -74,6 +74,7 @@ MAY_CHANGE = (
     "accumulate",
     "on_nonfinite",
     "model.layer_loop",
+    "model.norm_barrier",
     "model.remat",
     "loss.chunk",
     "data.data_dir",

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict] = {
     "untied": dict(tie_embeddings=False),
     "parallel": dict(parallel_block=True),
     "llama": dict(norm="rms_norm", position="rotary", activation="swiglu", bias=False, num_kv_heads=2, tie_embeddings=False),
+    "norm_barrier": dict(norm_barrier=True),
     "remat_full": dict(remat="full"),
     "remat_dots": dict(remat="dots", layer_loop="scan"),
 }
