@@ -61,8 +61,24 @@ def _check_names(recipe: Recipe, options: list[str]) -> None:
         )
 
 
+REWORDED = (
+    (r"Argument helptext:.*", ""),
+    (r"^(Value error|Missing argument|Invalid choice|Unrecognized options|Required options)s? ", ""),
+    (r"Error parsing (\S+): ", r"\1: "),
+    (r"invalid literal for int\(\) with base 10: (.*)", r"must be a whole number: got \1"),
+    (r"could not convert string to float: (.*)", r"must be a number: got \1"),
+    (r"no type matching (\S+( \S+)?) could be instantiated from \[(.*?)\].*", r"must be \1: got \3"),
+    (r"[Ii]nvalid choice (\S+) for argument '(\S+)'\. Expected one of \((.*)\)\.", r"\2 must be one of \3: got \1"),
+    (r"Unrecognized options: (.*)", r"unknown option \1: a field is --name VALUE"),
+)
+"""tyro's words, and ours: what was expected, and what came."""
+
+
 def _plain(text: str) -> str:
     """The message in tyro's box, in one line."""
     lines = (re.sub(r"[│╭╮╰╯─━]+", " ", line).strip() for line in text.splitlines())
     words = " ".join(line for line in lines if line and not line.startswith(("Parsing error", "For full helptext")))
-    return re.sub(r"\s+", " ", words).strip()
+    words = re.sub(r"\s+", " ", words).strip()
+    for pattern, replacement in REWORDED:
+        words = re.sub(pattern, replacement, words).strip()
+    return words

@@ -34,8 +34,11 @@ def fails(tmp_path, capsys):
         (["train", "configs/shakespear_char.py"], "did you mean configs/shakespeare_char.py?"),
         (["train", SHAKESPEARE, "--model.num-layer", "2"], "unknown field --model.num-layer: did you mean --model.num-layers?"),
         (["train", SHAKESPEARE, "--learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
-        (["train", SHAKESPEARE, "--steps", "many"], "--steps"),
-        (["train", SHAKESPEARE, "--optimizer.name", "adam"], "adamw"),
+        (["train", SHAKESPEARE, "--steps", "many"], "--steps: must be a whole number: got 'many'"),
+        (["train", SHAKESPEARE, "--profile.steps", "3"], "--profile.steps: must be {None}|{INT INT}: got '3'"),
+        (["train", SHAKESPEARE, "shakespeare"], "unknown option shakespeare: a field is --name VALUE"),
+        (["train", SHAKESPEARE, "--model.dropout", "1.5"], "dropout must be in [0, 1): got 1.5"),
+        (["train", SHAKESPEARE, "--optimizer.name", "adam"], "--optimizer.name must be one of 'adamw', 'adafactor'"),
         (["train", SHAKESPEARE, "--model.num-heads", "7"], "num_heads must divide embed_dim: got embed_dim=128, num_heads=7"),
         (
             ["train", SHAKESPEARE, "--mesh.data", "5"],

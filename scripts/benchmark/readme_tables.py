@@ -1,0 +1,111 @@
+"""Prints the README's numbers from the records in results/: every block between <!-- name --> and <!-- /name -->.
+
+python scripts/benchmark/readme_tables.py          # writes README.md
+python scripts/benchmark/readme_tables.py --check  # says whether README.md is as the records say
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from record import newest_record
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+
+
+def result() -> str:
+    run = newest_record("run", "shakespeare_char")
+    assert run is not None, "no record of shakespeare_char: scripts/benchmark/run_result.py writes one"
+    found, where = run["results"], run["environment"]
+    return (
+        f"A character GPT of 0.8 M parameters, {found['steps']:,} steps on {where['cores']} CPU cores: validation loss "
+        f"**{found['validation_loss']:.3f}** in {_minutes(found['seconds'])} of steps "
+        "(nanoGPT publishes 1.88 for this setting)."
+    )
+
+
+def quickstart() -> str:
+    run = newest_record("run", "shakespeare_char")
+    assert run is not None
+    found = run["results"]
+    return (
+        "```\n"
+        f"2000/2000  validation loss {found['validation_loss']:.4f}\n"
+        f"{found['step_ms']:.0f} ms a step, {found['tokens_per_second']:,.0f} tokens/s\n\n"
+        f"{_lines(found['sample'], 9)}\n```"
+    )
+
+
+def recipes() -> str:
+    rows = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        what = path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0].rstrip(".")
+        run = newest_record("run", path.stem)
+        rows.append(f"| `{path.stem}` | {what} | {_figure(run) if run else 'not run'} |")
+    return "\n".join(rows)
+
+
+def speed() -> str:
+    record = newest_record("train_cpu", "shakespeare_char")
+    pipeline = newest_record("input_pipeline", "shakespeare_char")
+    assert record is not None and pipeline is not None, "no records of train_cpu and input_pipeline"
+    found, where = record["results"], record["environment"]
+    rows = [
+        ("step of `shakespeare_char`, 768 tokens", f"{found['jaxllm_step_ms']['median']:.1f} ms"),
+        ("the same in nanoGPT, PyTorch eager, in turn in the same run", f"{found['nanogpt_step_ms']['median']:.1f} ms"),
+        ("ratio, median of rounds", f"{found['jaxllm_over_nanogpt']['median']:.2f}"),
+        ("command to first step, programs cached", f"{found['command_to_first_step_s']['median']:.1f} s"),
+        ("`import jaxllm`", f"{found['import_s']['median']:.2f} s"),
+        ("`jaxllm --help`", f"{found['help_s']['median']:.2f} s"),
+        (
+            "input pipeline alone, over what the step consumes",
+            f"{pipeline['results']['times_what_the_step_consumes']:.0f} times",
+        ),
+    ]
+    body = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"| {where['cores']} CPU cores, jax {where['versions']['jax']} | median |\n|---|---|\n{body}"
+
+
+def _figure(run: dict) -> str:
+    found, where = run["results"], run["environment"]
+    return (
+        f"validation loss {found['validation_loss']:.3f} after {found['steps']:,} steps, "
+        f"{_minutes(found['seconds'])} on {where['cores']} CPU cores"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _lines(text: str, count: int) -> str:
+    return "\n".join(text.strip().splitlines()[:count])
+
+
+BLOCKS = {"result": result, "quickstart": quickstart, "recipes": recipes, "speed": speed}
+
+
+def filled(text: str) -> str:
+    """README text with every block replaced by what the records say."""
+    for name, block in BLOCKS.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(pattern, lambda m, b=block: f"{m[1]}{b()}\n{m[2]}", text, flags=re.DOTALL)
+        assert found == 1, f"README.md has {found} blocks named {name}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = README.read_text(encoding="utf-8")
+    if not options.check:
+        README.write_text(filled(text), encoding="utf-8")
+    elif filled(text) != text:
+        sys.exit("README.md differs from the records: run scripts/benchmark/readme_tables.py")
+
+
+if __name__ == "__main__":
+    main()
