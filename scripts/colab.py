@@ -44,7 +44,10 @@ def execute(path: Path, folder: Path, variables: Mapping[str, str]) -> NotebookN
         write_kernel_spec(Path(private) / "kernels" / "python3", overrides={"env": env})
         specs = KernelSpecManager(kernel_dirs=[f"{private}/kernels"], ensure_native_kernel=False)
         manager = AsyncKernelManager(
-            kernel_name="python3", kernel_spec_manager=specs, connection_file=f"{private}/connection.json"
+            kernel_name="python3",
+            kernel_spec_manager=specs,
+            transport="ipc",  # sockets in the private folder; over TCP the kernel warns that it is not encrypted
+            connection_file=f"{private}/connection.json",
         )
         client = NotebookClient(
             notebook,

@@ -76,7 +76,7 @@ REWORDED = (
 
 def _plain(text: str) -> str:
     """The message in tyro's box, in one line."""
-    lines = (re.sub(r"[│╭╮╰╯─━]+", " ", line).strip() for line in text.splitlines())
+    lines = (re.sub(r"[│╭╮╰╯─━]+|-{3,}|^\||\|$", " ", line).strip() for line in text.splitlines())
     words = " ".join(line for line in lines if line and not line.startswith(("Parsing error", "For full helptext")))
     words = re.sub(r"\s+", " ", words).strip()
     for pattern, replacement in REWORDED:

@@ -156,7 +156,7 @@ def _memory_and_disk() -> Iterator[Finding]:
 def _caches() -> Iterator[Finding]:
     import jax
 
-    folder: Any = jax.config.jax_compilation_cache_dir
+    folder: Any = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if folder is None:
         yield Finding("note", "the compilation cache is off: every start compiles again", "call jaxllm.hardware.set_up() first")
         return

@@ -116,6 +116,7 @@ def _prefill(
     out = _apply(model, params, tokens, positions, segment_ids, cache)
     hidden = jax.lax.dynamic_slice_in_dim(out.hidden, longest - 1, 1, axis=1)
     # The prompt attends to its own slots only; the empty ones are added after. Padding on the right is overwritten.
+    assert out.cache is not None
     cache = widen_cache(out.cache, cache_len)._replace(length=longest)
     state = DecodeState(cache, tokens[:, 0], last, drawn, seen)
     return _draw(model, drawing, vocab_size, params, hidden, row_keys, state)

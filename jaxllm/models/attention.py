@@ -33,7 +33,7 @@ def attention_mask(
 def alibi_bias(query_positions: Int[Array, "B T"], key_positions: Int[Array, "B S"], num_heads: int) -> Float[Array, "B N T S"]:
     """-slope_n · distance, to be added to the attention logits."""
     distance = query_positions[:, None, :, None] - key_positions[:, None, None, :]
-    return -alibi_slopes(num_heads)[None, :, None, None] * jnp.abs(distance).astype(jnp.float32)
+    return -jnp.asarray(alibi_slopes(num_heads))[None, :, None, None] * jnp.abs(distance).astype(jnp.float32)
 
 
 def attention_weights(

@@ -187,7 +187,7 @@ def _unrolled(step: Callable, num_layers: int, layers: Any, keys_values: Any, x:
         return x, None, stacked_seen
     if kv_stacked:
         return x, jax.tree.map(lambda *rows: jnp.stack(rows), *new_kv), stacked_seen
-    return x, tuple(zip(*new_kv, strict=True)), stacked_seen
+    return x, (tuple(kv[0] for kv in new_kv), tuple(kv[1] for kv in new_kv)), stacked_seen
 
 
 def unstack_layers(stacked: Any, num_layers: int) -> tuple[Any, ...]:

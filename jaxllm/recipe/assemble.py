@@ -1,7 +1,7 @@
 """From a recipe to the pieces of a run: data, model, mesh, optimizer, steps."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,7 +91,7 @@ class Job:
         return (self._place(batch) for batch in host)
 
     @cached_property
-    def _eval_step(self) -> Callable[[Any, DeviceBatch], dict[str, jax.Array]]:
+    def _eval_step(self) -> Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]:
         return jit_eval_step(make_eval_step(make_loss(self.model, self.recipe.loss)), self.abstract.params, self.mesh)
 
     def evaluate_params(self, params: Any, split: str) -> dict[str, float]:

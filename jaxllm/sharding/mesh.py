@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ class MeshConfig:
                 raise ValueError(f"mesh.{name} must be at least 1: got {size}")
 
 
-def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with axes data, fsdp and tensor over this machine's devices.
 
     Args:
@@ -82,5 +83,5 @@ def _divisors(size: int, limit: int) -> str:
     return ", ".join(str(part) for part in range(1, min(size, limit) + 1) if size % part == 0)
 
 
-def _all_cpu(devices: Sequence[jax.Device]) -> bool:
+def _all_cpu(devices: Sequence[Any]) -> bool:
     return all(device.platform == "cpu" for device in devices)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxllm.models import Transformer, unembed_hidden
+from jaxllm.models import Output, Transformer, unembed_hidden
 
 Batch = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def make_loss(model: Transformer, config: LossConfig) -> Callable[[Any, Batch, A
     """`loss(params, batch, dropout_key) -> LossSums` for next-token prediction."""
 
     def loss(params: Any, batch: Batch, dropout_key: Array | None) -> LossSums:
-        output = model.apply(
+        output: Output = model.apply(  # type: ignore[assignment]
             {"params": params},
             batch["tokens"],
             positions=batch["positions"],

@@ -9,7 +9,7 @@ the parameters after some of the steps; each schedule gives the learning rate of
 Lion is not in PyTorch: here it is the update of its paper (arXiv 2302.06675, algorithm 2). What cannot agree by definition:
 - torch.optim.Muon computes its Newton-Schulz iteration in bfloat16, which moves parameters by 1.3e-3 in these fifty steps;
   here it is told to stay in float32, as jaxllm's.
-- With Nesterov momentum Optax's Muon corrects the bias of the momentum and PyTorch's does not: 3.0e-3. So there is no such case.
+- With Nesterov momentum Optax's Muon corrects the bias of the momentum and PyTorch's does not: 3.0e-3. There is no such case.
 - transformers' Adafactor factors every matrix, Optax's those of at least 128 x 128: the case is as wide as that.
 - transformers' cosine rises again after its last step, where jaxllm's stays: rates are compared up to there.
 - transformers' WSD warms up from its final fraction, jaxllm's from 0: warm-up is compared where that fraction is 0.

@@ -70,7 +70,7 @@ def test_killed_run_is_the_same_run(tmp_path):
     checkpoints = run_dir / "checkpoints"
     save_json(recipe(run_dir, steps=10**6), tmp_path / "recipe.json")
     random = np.random.default_rng(0)
-    to_first_step, half_written, reached = 4.0, 0, 0
+    to_first_step, half_written, reached, resumed_from = 4.0, 0, 0, set()
     for life in range(KILLS):
         begin = time.monotonic()
         process = start(str(run_dir if (run_dir / "recipe.json").exists() else tmp_path / "recipe.json"))
@@ -89,8 +89,8 @@ def test_killed_run_is_the_same_run(tmp_path):
         half_written += any(not path.name.isdecimal() for path in checkpoints.glob("*"))
         assert not saved or saved[-1] >= reached
         reached = saved[-1] if saved else 0
-    assert reached > KILLS * EVERY
-    assert half_written > 0
+        resumed_from.add(reached)
+    assert len(resumed_from) > 5 and half_written > 0  # else the kills came too early to show anything
     last = reached + 3
     process = start(str(run_dir), "--steps", str(last))
     said, _ = process.communicate(timeout=120)
