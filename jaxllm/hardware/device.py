@@ -29,7 +29,15 @@ class DeviceKind:
     """Where the figures come from."""
 
 
-def _kind(name: str, kinds: str, bf16: int | float | None, f32: int | float | None, hbm: int | float, bandwidth: int | float, source: str):
+def _kind(
+    name: str,
+    kinds: str,
+    bf16: int | float | None,
+    f32: int | float | None,
+    hbm: int | float,
+    bandwidth: int | float,
+    source: str,
+):
     """A row in TFLOP/s, GB and GB/s; `kinds` are separated by `|`."""
     return DeviceKind(
         name=name,

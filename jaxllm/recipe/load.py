@@ -37,7 +37,7 @@ class Loaded:
     def config(self) -> TransformerConfig:
         return self.model.config
 
-    def __call__(self, tokens: Int[Array, "B T"]) -> Output:
+    def __call__(self, tokens: Int[Array, "B T"] | Sequence[Sequence[int]]) -> Output:
         """Logits of the tokens after each of these."""
         return self.model.apply({"params": self.params}, jnp.asarray(tokens, jnp.int32))  # type: ignore[return-value]
 
