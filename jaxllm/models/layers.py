@@ -16,13 +16,19 @@ from jaxllm.models.config import Activation, TransformerConfig
 from jaxllm.sharding import Axes, einsum, gather, reshard, spec
 from jaxllm.sharding.constrain import current_mesh, is_explicit
 
+
+def gelu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """x Φ(x) = x/2 (1 + erf(x/√2)). `jax.nn.gelu` goes by erfc, which takes longer on a CPU."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": jax.nn.gelu,
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
     "swiglu": jax.nn.silu,
-    "geglu": lambda x: jax.nn.gelu(x, approximate=False),
+    "geglu": gelu,
     "geglu_tanh": jax.nn.gelu,
 }
 GATED: frozenset[Activation] = frozenset(("swiglu", "geglu", "geglu_tanh"))

@@ -1,5 +1,6 @@
 """The training loop: step, log, evaluate, save, stop. Everything it calls is built before and passed in."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -142,6 +143,8 @@ def _report_nonfinite(loop: Loop, step: int, metrics: Any) -> None:
         loop.log.message(f"step {step}: {found}: update skipped")
         return
     loop.log.flush()
+    with contextlib.suppress(SaveError):
+        loop.store.wait()
     saved = loop.store.steps()
     last_good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
     raise NonFiniteLoss(
