@@ -54,22 +54,22 @@ def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("JAXLLM_TRACEBACK"):
             raise
-        return _fail(_words(error), 1 if isinstance(error, OSError) and error.errno in RUN_FAILED else 2)
+        return _fail(_words(error), 1 if _run_failed(error) else 2)
     except RuntimeError as error:
-        from jaxllm.training import NonFiniteLoss
-
-        if isinstance(error, NonFiniteLoss):
-            return _fail(str(error), 1)
-        if "Unable to initialize backend" in str(error):
-            asked = os.environ.get("JAX_PLATFORMS", "")
-            return _fail(f"no such device: JAX_PLATFORMS={asked} cannot be used here; leave it out, or set it to cpu", 2)
-        raise
+        if not _run_failed(error):
+            raise
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
 
 
-RUN_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""Errors of the machine during a run, rather than of what the user typed."""
+def _run_failed(error: Exception) -> bool:
+    """Whether the run met its end on the way, rather than what the user typed being wrong."""
+    from jaxllm.checkpoint import SaveError
+
+    if isinstance(error, OSError):
+        return isinstance(error, SaveError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return type(error).__name__ == "NonFiniteLoss"
 
 
 def _words(error: Exception) -> str:

@@ -10,7 +10,7 @@ from jaxllm.hardware.cache import cache_dir
 from jaxllm.hardware.checkup import Finding, checkup, usable
 from jaxllm.hardware.cpu import CpuSetup, chosen_setup, set_up, set_up_compilation_cache, set_up_cpu
 from jaxllm.hardware.cpu_probe import forget_probe
-from jaxllm.hardware.device import DeviceKind, device_kind, peak_flops, require_platform
+from jaxllm.hardware.device import DeviceKind, device_kind, peak_flops, require_devices
 from jaxllm.hardware.environment import environment
 from jaxllm.hardware.machine import num_cores
 from jaxllm.hardware.profile import ProfileConfig, ProfileWindow
@@ -33,7 +33,7 @@ __all__ = [
     "mfu",
     "num_cores",
     "peak_flops",
-    "require_platform",
+    "require_devices",
     "set_up",
     "set_up_compilation_cache",
     "set_up_cpu",

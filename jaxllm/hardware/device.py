@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 
@@ -118,15 +119,16 @@ def measured_cpu_flops() -> float:
     return max(flops, seen)
 
 
-def require_platform(name: str) -> None:
-    """Refuse a platform (`cpu`, `gpu`, `tpu`) that JAX does not see here, and say which there are."""
+def require_devices() -> None:
+    """Starts JAX's devices; refuses a JAX_PLATFORMS that has none here."""
     import jax
 
     try:
-        jax.devices(name)
-    except RuntimeError:
-        there = jax.devices()
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where no platform that was named is there
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"no {name} device here: JAX sees {len(there)} {there[0].platform} ({there[0].device_kind}). "
-            f"Use that, or install JAX for {name} and run `jaxllm doctor`"
+            f"no such device: JAX_PLATFORMS={asked} cannot be used here{f' ({reason})' if reason else ''}; "
+            "leave it out, or set it to cpu; `jaxllm doctor` says what there is"
         ) from None

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxllm.data import Batch, Data, Tokenizer, eval_batches, open_data, train_batches
 from jaxllm.evaluate import evaluate
-from jaxllm.hardware import mfu
+from jaxllm.hardware import mfu, require_devices
 from jaxllm.models import Transformer, TransformerConfig, train_flops_per_token
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.sharding import batch_sharding, check_divides, make_mesh
@@ -139,6 +139,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
       ValueError: a mesh that does not fit the machine or the model, or a vocabulary too small for the tokenizer.
       FileNotFoundError: no such data set.
     """
+    require_devices()
     mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate)
     check_divides(mesh, recipe.model.axis_sizes())
     data = open_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
