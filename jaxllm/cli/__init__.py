@@ -65,11 +65,15 @@ def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
 
 def _run_failed(error: Exception) -> bool:
     """Whether the run met its end on the way, rather than what the user typed being wrong."""
-    from jaxllm.checkpoint import SaveError
-
     if isinstance(error, OSError):
+        from jaxllm.checkpoint import SaveError
+
         return isinstance(error, SaveError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-    return type(error).__name__ == "NonFiniteLoss"
+    if isinstance(error, RuntimeError):
+        from jaxllm.training import NonFiniteLoss
+
+        return isinstance(error, NonFiniteLoss)
+    return False
 
 
 def _words(error: Exception) -> str:
