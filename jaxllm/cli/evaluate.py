@@ -11,11 +11,9 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the best, else the newest")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
-    from jaxllm.hardware import set_up
-    from jaxllm.recipe import restore
+    from jaxllm.recipe import open_for_evaluation
 
-    set_up()
-    job, params, step = restore(options.run_dir, step=options.checkpoint)
+    job, params, step = open_for_evaluation(options.run_dir, step=options.checkpoint)
     split = options.split or job.recipe.data.validation_split
     if split is None:
         raise ValueError(f"{options.run_dir} has no validation split: name one with --split")

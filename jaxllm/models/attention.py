@@ -108,7 +108,7 @@ class Attention(nn.Module):
             cache = (k, v)
         k, v = self._match_mesh(k), self._match_mesh(v)
         weights = attention_weights(q, k, mask, bias, config.attention_softcap)
-        dropped = dropout(weights, config.dropout, dropout_key, 0).astype(v.dtype)
+        dropped = dropout(weights, config.dropout, dropout_key, 0, ("batch", "heads", "time", "cache")).astype(v.dtype)
         mean = shard(attend(dropped, v), "batch", "time", "heads", "head_dim")
         output = Project(
             config,

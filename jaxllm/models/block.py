@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxllm.models.attention import Attention
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.layers import ACTIVATIONS, GATED, Norm, Project, dropout
+from jaxllm.models.layers import ACTIVATIONS, GATED, RESIDUAL, Norm, Project, dropout
 from jaxllm.sharding import shard
 
 
@@ -73,10 +73,10 @@ class Block(nn.Module):
         def attention_sublayer(y: Array) -> Array:
             out, new_cache, weights = attention(y, positions, mask, bias, cache, start, dropout_key)
             by_products.extend((new_cache, weights))
-            return dropout(out, config.dropout, dropout_key, 1)
+            return dropout(out, config.dropout, dropout_key, 1, RESIDUAL)
 
         def ffw_sublayer(y: Array) -> Array:
-            return dropout(ffw(y), config.dropout, dropout_key, 2)
+            return dropout(ffw(y), config.dropout, dropout_key, 2, RESIDUAL)
 
         if config.parallel_block:
             y = Norm(config, name="attention_norm")(x)

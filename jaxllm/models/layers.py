@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxllm.models.config import Activation, TransformerConfig
-from jaxllm.sharding import Axes, einsum, gather, reshard, spec
+from jaxllm.sharding import Axes, einsum, gather, reshard, shard, spec
 from jaxllm.sharding.constrain import current_mesh, is_explicit
 
 
@@ -130,13 +130,18 @@ def take(table_VD: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, 
     return reshard(table_VD[ids], out)
 
 
-def dropout(x: Float[Array, "*S"], rate: float, key: Array | None, site: int) -> Float[Array, "*S"]:
+RESIDUAL = ("batch", "time", "embed")
+"""Logical axes of the residual stream."""
+
+
+def dropout(x: Float[Array, "*S"], rate: float, key: Array | None, site: int, axes: Sequence[str]) -> Float[Array, "*S"]:
     """`x` with each value dropped with probability `rate` and the rest scaled up; `x` itself without a key.
 
     Args:
       site: tells apart the places in a block that share one key.
+      axes: the logical axes of `x`.
     """
     if key is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+    keep = shard(jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape), *axes)
+    return jnp.where(keep, shard(x, *axes) / (1 - rate), jnp.zeros_like(x))

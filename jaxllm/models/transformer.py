@@ -13,7 +13,7 @@ from jaxllm.models.attention import alibi_bias, attention_mask
 from jaxllm.models.block import Block, block_function
 from jaxllm.models.cache import Cache, write
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.layers import Embed, Norm, Project, dropout
+from jaxllm.models.layers import RESIDUAL, Embed, Norm, Project, dropout
 from jaxllm.models.position import sinusoids
 from jaxllm.sharding import Axes, einsum, gather, shard
 
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         elif config.position == "sinusoidal":
             x = x + sinusoids(positions, config.embed_dim).astype(x.dtype)
         embed_key = None if dropout_key is None else jax.random.fold_in(dropout_key, config.num_layers)
-        x = dropout(shard(x, "batch", "time", "embed"), config.dropout, embed_key, 0)
+        x = dropout(shard(x, "batch", "time", "embed"), config.dropout, embed_key, 0, RESIDUAL)
 
         key_positions, key_segments = positions, segment_ids
         if cache is not None:

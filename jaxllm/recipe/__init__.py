@@ -7,7 +7,7 @@ the trained model back. A recipe is a Python file with `config() -> Recipe`, or 
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.find import find_recipe, is_run_folder
 from jaxllm.recipe.fit import Fitted, fit
-from jaxllm.recipe.load import Loaded, load, restore
+from jaxllm.recipe.load import Loaded, load, open_for_evaluation
 from jaxllm.recipe.recipe import Recipe, SampleConfig
 from jaxllm.recipe.serialize import load_json, save_json
 
@@ -23,6 +23,6 @@ __all__ = [
     "is_run_folder",
     "load",
     "load_json",
-    "restore",
+    "open_for_evaluation",
     "save_json",
 ]

@@ -141,6 +141,8 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
     """
     require_devices()
     mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate)
+    if recipe.mesh.explicit and recipe.optimizer.name == "muon":
+        raise ValueError("optimizer muon cannot run with mesh.explicit=True: Optax's has no explicit layouts; leave one out")
     check_divides(mesh, recipe.model.axis_sizes())
     data = open_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
     needed, given = data.tokenizer.vocab_size, recipe.model.vocab_size

@@ -1,25 +1,28 @@
 """A trained model, ready to be used: from the folder of a run."""
 
+import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import Tokenizer
-from jaxllm.hardware import set_up
+from jaxllm.hardware import require_devices, set_up
 from jaxllm.inference import SamplingConfig, generate
 from jaxllm.models import Output, Transformer, TransformerConfig
-from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.assemble import Job, assemble, device_config
 from jaxllm.recipe.find import find_recipe, is_run_folder
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder
-from jaxllm.training import TrainState, evaluation_params
+from jaxllm.sharding import MeshConfig, make_mesh
+from jaxllm.training import abstract_state, evaluation_params, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,20 @@ def load(path: str | Path, *, step: int | None = None) -> Loaded:
       ValueError: not a run folder, a damaged checkpoint, or a tokenizer that does not match it.
     """
     set_up()
-    job, state, step = restore(path, step=step)
-    return Loaded(job.model, jax.device_put(state, jax.devices()[0]), job.data.tokenizer, job.recipe, step)
+    require_devices()
+    folder, recipe, tokenizer = open_run(path)
+    mesh = make_mesh(MeshConfig(data=1))
+    model = Transformer(device_config(recipe.model, mesh))
+    params, step = restore_params(folder, recipe, model, mesh, step)
+    return Loaded(model, params, tokenizer, recipe, step)
 
 
-def restore(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int]:
-    """The job of a run folder, the parameters to evaluate it with, and the step they are from."""
+def open_run(path: str | Path) -> tuple[RunFolder, Recipe, Tokenizer]:
+    """What a run folder says of its model; the data set need not be there.
+
+    Raises:
+      ValueError: not a run folder, or a tokenizer that does not match it.
+    """
     if not is_run_folder(path):
         raise ValueError(f"{path} is not a run folder: it has no recipe.json; train first with `jaxllm train`")
     folder = RunFolder(Path(path), resumes=True)
@@ -74,15 +85,29 @@ def restore(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int
     if tokenizer is None or tokenizer.vocab_size > recipe.model.vocabulary:
         found = "none" if tokenizer is None else f"one with {tokenizer.vocab_size} entries"
         raise ValueError(
-            f"the tokenizer in {folder.tokenizer} must have at most {recipe.model.vocabulary} entries, as the checkpoint's "
-            f"vocabulary: got {found}; put the run's own tokenizer back"
+            f"the tokenizer in {folder.tokenizer} must have at most {recipe.model.vocabulary} entries, as the "
+            f"checkpoint's vocabulary: got {found}; put the run's own tokenizer back"
         )
-    job = assemble(recipe, tokenizer)
-    store = Store(folder.checkpoints, recipe.checkpoint)
-    chosen = step if step is not None else store.best_step()
-    if recipe.optimizer.ema is None:
-        found = store.restore_params(job.abstract.params, chosen)
-        return job, found.state, found.step
-    found = store.restore(job.abstract, chosen)
-    state: TrainState = found.state
-    return job, evaluation_params(state.params, state.opt_state), found.step
+    return folder, recipe, tokenizer
+
+
+def restore_params(folder: RunFolder, recipe: Recipe, model: Transformer, mesh: Mesh, step: int | None) -> tuple[Any, int]:
+    """The parameters to use, on this mesh, and the step they are from: the average where the optimizer keeps one."""
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
+    abstract = abstract_state(model, optimizer, mesh)
+    with closing(Store(folder.checkpoints, recipe.checkpoint)) as store:
+        chosen = step if step is not None else store.best_step()
+        if recipe.optimizer.ema is None:
+            found = store.restore_params(abstract.params, chosen)
+            return found.state, found.step
+        found = store.restore(abstract, chosen)
+        return evaluation_params(found.state.params, found.state.opt_state), found.step
+
+
+def open_for_evaluation(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int]:
+    """The job of a run folder over this machine's devices, the parameters to evaluate it with, and their step."""
+    set_up()
+    folder, recipe, tokenizer = open_run(path)
+    job = assemble(dataclasses.replace(recipe, mesh=MeshConfig()), tokenizer)
+    params, step = restore_params(folder, recipe, job.model, job.mesh, step)
+    return job, params, step

@@ -89,6 +89,8 @@ def train(loop: Loop, state: TrainState, progress: Progress) -> tuple[TrainState
       SaveError: the last checkpoint could not be written.
     """
     ended = "finished"
+    if _out_of_patience(loop, progress):
+        return state, "patience"
     with Interrupt() as interrupt:
         for step in range(progress.step + 1, loop.steps + 1):
             loop.profile.before(step)
@@ -106,11 +108,12 @@ def train(loop: Loop, state: TrainState, progress: Progress) -> tuple[TrainState
                 with loop.timer.paused():
                     validation, improved = _evaluate(loop, state, progress)
                 save = save or (improved and loop.keep_best)
-            out_of_patience = loop.config.patience is not None and progress.evaluations_since_best >= loop.config.patience
-            if save or out_of_patience:
+            enough = _out_of_patience(loop, progress)
+            ends = last or enough or stop is not None
+            if save or enough:
                 with loop.timer.paused():
-                    _save(loop, state, progress, validation)
-            if stop is not None or out_of_patience:
+                    _save(loop, state, progress, validation, must_succeed=ends)
+            if ends and not last:
                 ended = stop or "patience"
                 break
     loop.profile.close()
@@ -164,10 +167,18 @@ def _evaluate(loop: Loop, state: TrainState, progress: Progress) -> tuple[dict[s
     return metrics, improved
 
 
-def _save(loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None) -> None:
-    """A failed save does not end the run: the next one may find room again, and the last one must."""
+def _out_of_patience(loop: Loop, progress: Progress) -> bool:
+    return loop.config.patience is not None and progress.evaluations_since_best >= loop.config.patience
+
+
+def _save(
+    loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None, *, must_succeed: bool
+) -> None:
+    """A failed save on the way does not end the run: the next one may find room again, and the last one must."""
     loop.log.flush()
     try:
         loop.store.save(progress.step, state, dict(vars(progress)), metrics=validation)
     except SaveError as error:
+        if must_succeed and progress.step not in loop.store.steps():
+            raise
         loop.log.message(f"warning: {error}. Training goes on")

@@ -6,7 +6,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 from optax import contrib
+
+from jaxllm.sharding import einsum
+
+F32 = jnp.dtype(jnp.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class OptimizerConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the run."""
     weight_decay: float = 0.1
-    """Decoupled weight decay, on matrices and embeddings; norms and biases are left alone."""
+    """Weight decay on matrices and embeddings; norms and biases are left alone. Decoupled, but for sgd part of the gradient."""
     b1: float = 0.9
     """Decay of the first moment; the momentum of sgd and muon is `momentum`."""
     b2: float = 0.95
@@ -97,7 +102,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> tuple[optax.GradientT
     schedule = make_schedule(config.schedule, config.learning_rate, steps)
     parts: list[optax.GradientTransformation] = []
     if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
+        parts.append(clip_by_global_norm(config.clip_norm))
     parts.append(_update_rule(config, schedule))
     if config.ema is not None:
         parts.append(average_params(config.ema))
@@ -110,26 +115,57 @@ def _update_rule(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Gra
         return optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.epsilon, weight_decay=decay, mask=decay_mask)
     if config.name == "lion":
         return optax.lion(schedule, b1=config.b1, b2=config.b2, weight_decay=decay, mask=decay_mask)
-    if config.name == "adafactor":
-        return optax.adafactor(
-            schedule, weight_decay_rate=decay or None, weight_decay_mask=decay_mask, multiply_by_parameter_scale=False
+    if config.name == "adafactor":  # optax.adafactor would decay weights by `decay` itself, not by learning rate · decay
+        return optax.chain(
+            optax.scale_by_factored_rms(),
+            _clip_layer_rms(1.0),
+            optax.add_decayed_weights(decay, mask=decay_mask),
+            optax.scale_by_learning_rate(schedule),
         )
-    if config.name == "muon":
-        return contrib.muon(
-            schedule,
+    if config.name == "muon":  # at rate 1, so that decay is added once, masked, for matrices and the rest
+        rule = contrib.muon(
+            1.0,
             beta=config.momentum,
             nesterov=config.nesterov,
-            weight_decay=decay,
-            weight_decay_mask=decay_mask,
             adam_b1=config.b1,
             adam_b2=config.b2,
-            adam_weight_decay=decay,
+            eps=config.epsilon,
             muon_weight_dimension_numbers=_muon_dimensions,
         )
+        decayed = optax.add_decayed_weights(-decay, mask=decay_mask)
+        return optax.chain(rule, decayed, optax.scale_by_schedule(schedule))
     return optax.chain(
         optax.add_decayed_weights(decay, mask=decay_mask),
         optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov),
     )
+
+
+def _clip_layer_rms(limit: float) -> optax.GradientTransformation:
+    """Adafactor's clipping of each update to a root mean square of `limit`, layer by layer where layers are stacked."""
+
+    def clip(path: Any, update: Array) -> Array:
+        axes = tuple(range(1 if str(getattr(path[0], "key", "")) == "layers" else 0, update.ndim))
+        return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)) / limit)
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(clip, updates))
+
+
+def global_norm(tree: Any) -> Array:
+    """√ Σ x² over all leaves. As dot products, which a CPU computes faster than Optax's sums of squares."""
+    letters = "abcdefgh"
+    dots = [einsum(f"{letters[: x.ndim]},{letters[: x.ndim]}->", x, x, out=(), dtype=F32) for x in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(dots))
+
+
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Optax's transformation of that name, by the `global_norm` that the step reports anyway."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        norm = global_norm(updates)
+        factor = jnp.where(norm < limit, 1.0, limit / norm)
+        return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # type: ignore[arg-type]
 
 
 def _leaf_name(path: Any) -> str:

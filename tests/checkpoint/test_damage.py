@@ -33,6 +33,10 @@ def files_of(folder):
     return sorted(path for path in (folder / "10").rglob("*") if path.is_file())
 
 
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
 def restore(folder):
     """The restored checkpoint and the messages about damaged ones."""
     messages = []
@@ -165,9 +169,10 @@ def test_out_of_memory_is_not_damage(folder, monkeypatch):
     store.close()
 
 
-def test_damaged_ones_are_not_counted_as_kept(folder):
+@pytest.mark.parametrize("part", ["manifest", "state"])
+def test_damaged_ones_are_not_counted_as_kept(folder, part):
     """With keep_last=2 and step 10 damaged, saving 15 keeps 5 and 15; 10 goes, as nothing goes on from it."""
-    garble(folder / "10" / "manifest" / "manifest.json")
+    garble(largest(folder / "10" / part))
     store = Store(folder, CheckpointConfig(keep_last=2))
     with pytest.warns(UserWarning, match="step 5 is used"):
         store.restore(SHAPES)
@@ -177,13 +182,15 @@ def test_damaged_ones_are_not_counted_as_kept(folder):
 
 
 def test_saving_over_a_damaged_one(folder):
-    garble(max(files_of(folder), key=lambda path: path.stat().st_size))
+    garble(largest(folder / "10"))
     store = Store(folder, CheckpointConfig(keep_last=2))
     with pytest.warns(UserWarning, match="step 5 is used"):
         store.restore(SHAPES)
     store.save(10, train_state(11), {})
     assert_same(store.restore(SHAPES).state, train_state(11))
+    store.save(15, train_state(15), {})
     store.close()
+    assert store.steps() == [10, 15]
 
 
 def test_interrupted_deletion_is_no_damage(folder, monkeypatch):

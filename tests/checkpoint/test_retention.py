@@ -5,6 +5,7 @@ import pytest
 
 from jaxllm.checkpoint import CheckpointConfig, Store
 from jaxllm.checkpoint.config import best_steps, steps_to_delete
+from tests.checkpoint.states import abstract
 
 STATE = {"x": jnp.arange(4.0)}
 LOSSES = {10: 3.0, 20: 1.0, 30: 2.0, 40: None, 50: 1.0, 60: float("nan"), 70: 2.5}
@@ -65,8 +66,13 @@ def test_leftovers_are_no_checkpoints_and_go_with_the_next_save(tmp_path):
         (path / "state" / "part").write_bytes(b"half")
     assert store.steps() == [5]
     store.save(10, STATE, {})
+    store.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
+    (tmp_path / "10.leaving" / "state").mkdir(parents=True)
+    store.save(10, STATE, {"again": True})
     store.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
+    assert store.restore(abstract(STATE)).meta == {"again": True}
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path):

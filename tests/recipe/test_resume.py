@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from jaxllm.checkpoint import CheckpointConfig
-from jaxllm.recipe import fit, save_json
-from jaxllm.recipe.load import restore
+from jaxllm.recipe import fit, open_for_evaluation, save_json
 from jaxllm.sharding import MeshConfig
 from jaxllm.training import EvaluateConfig, read_metrics
 from tests.recipe import tiny
@@ -54,7 +53,7 @@ def stored(run_dir: Path, step: int) -> dict:
 def params_of(run_dir: Path) -> dict[str, np.ndarray]:
     import jax
 
-    params = restore(run_dir, step=STEPS)[1]
+    params = open_for_evaluation(run_dir, step=STEPS)[1]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
 
 
