@@ -5,7 +5,6 @@ python scripts/benchmark/run_result.py runs/shakespeare_char
 
 import argparse
 import json
-import re
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +17,7 @@ from jaxllm.training import read_metrics
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--topic", default="run", help="another topic, for a run that is not the recipe as it stands")
     options = parser.parse_args()
     recipe = find_recipe(str(options.run_dir))
     records = read_metrics(options.run_dir)
@@ -35,9 +35,9 @@ def main() -> None:
     results["seconds"] = json.loads((options.run_dir / "results.json").read_text())["seconds"]
     results["sample"] = json.loads((options.run_dir / "results.json").read_text())["sample"]
     notes = "One run. Losses in nats per token over the whole split; seconds is training with its evaluations, compiling apart."
-    path = write_record("run", recipe, results, notes)
+    path = write_record(options.topic, recipe, results, notes)
     print(path)
-    print(json.dumps({name: value for name, value in results.items() if not re.match("sample", name)}, indent=1))
+    print(json.dumps({name: value for name, value in results.items() if name != "sample"}, indent=1))
 
 
 if __name__ == "__main__":
