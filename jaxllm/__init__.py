@@ -2,7 +2,7 @@
 
     import jaxllm
     run = jaxllm.load("runs/shakespeare_char")
-    print(run.generate("ROMEO:", max_tokens=100))
+    print(run.generate("ROMEO:", max_tokens=100)[0])
 
 Rooms, from the bottom up: `hardware`, `sharding`, `models` and `data`, `checkpoint`, `training` and `inference`,
 `evaluate`, `recipe`, `cli`. Imports only point down. Importing this package imports none of them.

@@ -2,6 +2,7 @@
 
     <folder>/<step>/state/        every array, OCDBT on Zarr 3: a fixed small number of files for any number of arrays
     <folder>/<step>/manifest/     `jaxllm.checkpoint.manifest`
+    <folder>/<step>.damaged/      a checkpoint found damaged, out of the way: kept for its owner to look at or delete
 
 Arrays are not compressed: compressing weights saves 8 % of the space and takes four times as long, on the cores that
 the next training steps need.
@@ -16,15 +17,14 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxllm.checkpoint.manifest import FILE_NAME
-from jaxllm.checkpoint.quiet import quiet_orbax
 
 UNFINISHED = ".orbax-checkpoint-tmp"
 LEAVING = ".leaving"
+DAMAGED = ".damaged"
 
 
 def make_checkpointer() -> ocp.AsyncCheckpointer:
     """What writes and reads one step at a time."""
-    quiet_orbax()
     arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
     return ocp.AsyncCheckpointer(
         ocp.CompositeCheckpointHandler(state=arrays, manifest=ocp.JsonCheckpointHandler(filename=FILE_NAME))
@@ -37,14 +37,19 @@ def write(checkpointer: ocp.AsyncCheckpointer, folder: Path, arrays: Mapping[str
     checkpointer.save(folder, args=ocp.args.Composite(state=state, manifest=ocp.args.JsonSave(manifest)))
 
 
-def read(checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """The arrays named in `wanted`, each with the sharding asked for; other arrays of the checkpoint are not read."""
+def request(wanted: Mapping[str, jax.ShapeDtypeStruct]) -> ocp.args.Composite:
+    """What to `read`: the arrays named in `wanted`, each with the sharding asked for, and no other."""
     item = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or _first_device())
         for name, leaf in wanted.items()
     }
-    restore = ocp.args.PyTreeRestore(item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True)
-    return checkpointer.restore(folder, args=ocp.args.Composite(state=restore))["state"]
+    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    return ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
+
+
+def read(checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: ocp.args.Composite) -> ocp.args.Composite:
+    """The arrays of a `request`, as `state`."""
+    return checkpointer.restore(folder, args=wanted)
 
 
 def _first_device() -> jax.sharding.Sharding:
@@ -68,6 +73,15 @@ def put_back(folder: Path, step: int) -> None:
     """Undo `set_aside`."""
     if (folder / f"{step}{LEAVING}").exists():
         (folder / f"{step}{LEAVING}").rename(folder / str(step))
+
+
+def keep_as_damaged(folder: Path, step: int) -> None:
+    """Rename a step so that it is no checkpoint any more; an earlier one of that name stays, too."""
+    target, copies = folder / f"{step}{DAMAGED}", 1
+    while target.exists():
+        copies += 1
+        target = folder / f"{step}{DAMAGED}-{copies}"
+    (folder / str(step)).rename(target)
 
 
 def remove_step(folder: Path, step: int) -> None:

@@ -59,12 +59,12 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
-        """The manifest in `folder`; raises Damaged unless it is exactly what was written."""
+        """The manifest in `folder`; raises Damaged unless it is exactly what was written, OSError where it may not be read."""
         path = folder / FILE_NAME
         try:
             body = json.loads(path.read_bytes())
             checksum = body.pop("sha256")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Damaged(f"{path} is missing") from None
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise Damaged(f"{path} is not readable: {error}") from error

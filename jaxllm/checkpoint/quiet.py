@@ -7,19 +7,25 @@ awaited, their errors never fetched, and the replies that still come in find no 
 import gc
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LOGS = ("absl", "asyncio")
 
-def quiet_orbax() -> None:
-    """Drop Orbax's log lines and the remains of its failed reads and writes; all else passes as before."""
-    for name in ("absl", "asyncio"):
-        log = logging.getLogger(name)
-        if _not_about_orbax not in log.filters:
-            log.addFilter(_not_about_orbax)
-    if not isinstance(sys.unraisablehook, _Hook):
-        sys.unraisablehook = _Hook(sys.unraisablehook)
+
+@contextmanager
+def quiet_orbax() -> Iterator[None]:
+    """Inside, drop Orbax's log lines and the remains of its failed reads and writes; all else passes as before.
+
+    Threads may be inside at the same time: the first one in starts it, the last one out ends it.
+    """
+    _hook.enter()
+    try:
+        yield
+    finally:
+        _hook.leave()
 
 
 @contextmanager
@@ -38,8 +44,27 @@ def _not_about_orbax(record: logging.LogRecord) -> bool:
 class _Hook:
     """A `sys.unraisablehook` that passes on what is not about Orbax's closed loops."""
 
-    def __init__(self, earlier):
-        self._earlier = earlier
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._users = 0
+        self._earlier = sys.unraisablehook
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._earlier, sys.unraisablehook = sys.unraisablehook, self
+                for name in LOGS:
+                    logging.getLogger(name).addFilter(_not_about_orbax)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for name in LOGS:
+                    logging.getLogger(name).removeFilter(_not_about_orbax)
+                if sys.unraisablehook is self:
+                    sys.unraisablehook = self._earlier
 
     def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
         code = getattr(unraisable.object, "cr_code", None)
@@ -47,3 +72,6 @@ class _Hook:
         late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
         if not abandoned and not late:
             self._earlier(unraisable)
+
+
+_hook = _Hook()

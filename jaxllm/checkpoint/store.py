@@ -2,6 +2,7 @@
 
     store = Store(run_dir / "checkpoints", config.checkpoint)
     store.save(step, state, {"examples": 6000}, metrics={"loss": 1.9})     # returns after the copy to the host
+    store.failure()                                                        # what went wrong meanwhile, or None
     store.close()                                                          # waits for the disk
 
     step, state, meta = store.restore(abstract_state)                      # the newest good one, on any mesh
@@ -23,6 +24,7 @@ import jax
 from jaxllm.checkpoint import files
 from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveError, best_steps, steps_to_delete
 from jaxllm.checkpoint.manifest import Damaged, Manifest, describe, named_leaves
+from jaxllm.checkpoint.quiet import quiet_orbax
 from jaxllm.checkpoint.verify import read_verified, reason, system_error
 
 OnDamaged = Callable[[int, str], None]
@@ -47,6 +49,8 @@ class Store:
     """The checkpoints of one run, a folder for each saved step; used by one thread.
 
     One save is written at a time, so `save` first waits for the one before, which is long done unless `every` is tiny.
+    `save` tells of this save only, `wait` of the newest one, `failure` of everything that went wrong in the background.
+    What fails leaves earlier checkpoints as they were, and later saves may work again.
     """
 
     def __init__(self, folder: str | Path, config: CheckpointConfig | None = None):
@@ -54,7 +58,8 @@ class Store:
         self._config = config or CheckpointConfig()
         self._checkpointer = files.make_checkpointer()
         self._thread: threading.Thread | None = None
-        self._failure: SaveError | None = None
+        self._failures: list[SaveError] = []
+        self._unsaved: SaveError | None = None
         self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
@@ -73,31 +78,36 @@ class Store:
           metrics: figures of this step; the one named by `config.best_metric` decides whether it is kept as best.
 
         Raises:
-          SaveError: this save could not be started, or the one before it failed (then this one is under way). The
-            checkpoints of earlier steps are untouched, and later saves may work again.
+          SaveError: this save could not be started; without `config.asynchronous`, also that it could not be finished.
         """
         self._join()
-        earlier_failure, self._failure = self._failure, None
+        self._unsaved = None
         arrays = named_leaves(state)
         manifest = describe(step, arrays, meta, metrics or {})
         try:
             self._make_room(step, sum(array.nbytes for array in arrays.values()))
-            files.write(self._checkpointer, self._folder / str(step), arrays, manifest.to_json())
+            with quiet_orbax():
+                files.write(self._checkpointer, self._folder / str(step), arrays, manifest.to_json())
         except Exception as error:
             raise self._undo(step, error) from error
         self._thread = threading.Thread(target=self._finish, args=(step,), name=f"checkpoint-{step}")
         self._thread.start()
         if not self._config.asynchronous:
             self.wait()
-        if earlier_failure is not None:
-            raise earlier_failure
+
+    def failure(self) -> SaveError | None:
+        """The next thing that went wrong in the background and was not told yet: a save that failed, or old checkpoints
+        that could not be deleted after one that worked. Does not wait."""
+        return self._failures.pop(0) if self._failures else None
 
     def wait(self) -> None:
-        """Return once everything is on disk; raises SaveError if the last save failed."""
+        """Return once the newest save is on disk; raises SaveError, once, if it was started and failed, even where
+        `failure` has told of it."""
         self._join()
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            self._failures = [failure for failure in self._failures if failure is not unsaved]
+            raise unsaved
 
     def close(self) -> None:
         """Wait, then release what the store holds."""
@@ -117,6 +127,8 @@ class Store:
 
         Raises:
           CheckpointError: there is none, the one asked for is damaged, or it does not fit `abstract_state`.
+          OSError: the system would not let us read one (permission, too many open files); that is no damage, and no
+            older one is used instead.
         """
         return self._restore(abstract_state, "", step, on_damaged)
 
@@ -134,17 +146,9 @@ class Store:
             raise CheckpointError(f"no checkpoint of step {step} in {self._folder}: {there}")
         if not steps:
             raise CheckpointError(f"no checkpoint in {self._folder}: train first, or name another run folder")
-        damaged: dict[int, str] = {}
-        for candidate in reversed([s for s in steps if step is None or s <= step]):
-            try:
-                arrays, meta = read_verified(self._checkpointer, self._folder / str(candidate), wanted, prefix)
-            except Damaged as damage:
-                damaged[candidate] = str(damage)
-                continue
-            break
-        else:
-            reasons = "; ".join(f"step {bad}: {why}" for bad, why in damaged.items())
-            raise CheckpointError(f"no good checkpoint in {self._folder}: {reasons}")
+        candidates = [s for s in reversed(steps) if step is None or s <= step]
+        with quiet_orbax():
+            candidate, arrays, meta, damaged = self._newest_good(candidates, wanted, prefix)
         if step in damaged:
             raise CheckpointError(
                 f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]}): the previous good one is step {candidate}"
@@ -153,6 +157,21 @@ class Store:
         for bad, why in damaged.items():
             on_damaged(bad, f"checkpoint of step {bad} is damaged ({why}): step {candidate} is used instead")
         return Restored(candidate, jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values())), meta)
+
+    def _newest_good(
+        self, candidates: list[int], wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
+    ) -> tuple[int, dict[str, jax.Array], dict[str, Any], dict[int, str]]:
+        """The first good step, what it holds, and what is wrong with those before it."""
+        damaged: dict[int, str] = {}
+        for step in candidates:
+            try:
+                arrays, meta = read_verified(self._checkpointer, self._folder / str(step), wanted, prefix)
+            except Damaged as damage:
+                damaged[step] = str(damage)
+                continue
+            return step, arrays, meta, damaged
+        reasons = "; ".join(f"step {bad}: {why}" for bad, why in damaged.items())
+        raise CheckpointError(f"no good checkpoint in {self._folder}: {reasons}")
 
     def _make_room(self, step: int, size: int) -> None:
         """Clear what interrupted saves left; refuse a disk that is full or read-only before anything is written."""
@@ -163,34 +182,48 @@ class Store:
         if free < size:
             message = f"No space left on device, {size / 1e6:.1f} MB needed and {free / 1e6:.1f} MB free"
             raise OSError(errno.ENOSPC, message)
+        if step in self._damaged:
+            self._keep_as_damaged(step)
         files.set_aside(self._folder, step)
 
     def _finish(self, step: int) -> None:
         """The rest of a save, in its own thread: wait for the disk, then delete what need not stay."""
         try:
-            self._checkpointer.wait_until_finished()
+            with quiet_orbax():
+                self._checkpointer.wait_until_finished()
         except Exception as error:
-            self._failure = self._undo(step, error)
+            self._unsaved = self._undo(step, error)
+            self._failures.append(self._unsaved)
             return
-        self._damaged.discard(step)
         try:
-            files.remove_unfinished(self._folder)
-            metrics = self._metrics()
-            outdated = {old for old in self._damaged if old < step}
-            for old in (outdated | set(steps_to_delete(metrics, self._config))) & set(self.steps()):
-                files.remove_step(self._folder, old)
+            self._clean_up()
         except Exception as error:
-            self._failure = _save_error(
-                f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be deleted: {reason(error)}",
-                error,
-            )
+            message = f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be read or deleted"
+            self._failures.append(_save_error(f"{message}: {reason(error)}", error))
+
+    def _clean_up(self) -> None:
+        """Delete what need not stay; damaged checkpoints are renamed, so that they count for nothing and nothing is lost."""
+        files.remove_unfinished(self._folder)
+        metrics = self._metrics()
+        for bad in self._damaged & set(self.steps()):
+            self._keep_as_damaged(bad)
+        for old in steps_to_delete(metrics, self._config):
+            files.remove_step(self._folder, old)
+
+    def _keep_as_damaged(self, step: int) -> None:
+        if (self._folder / str(step)).exists():
+            files.keep_as_damaged(self._folder, step)
+        self._damaged.discard(step)
 
     def _undo(self, step: int, error: Exception) -> SaveError:
         """Leave the folder as it was before the failed save, and say what happened."""
-        files.remove_unfinished(self._folder, but=step)
-        files.put_back(self._folder, step)
-        steps = self.steps()
-        newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
+        try:
+            files.remove_unfinished(self._folder, but=step)
+            files.put_back(self._folder, step)
+            steps = self.steps()
+            newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
+        except OSError as trouble:
+            newest = f"Nor could the folder be looked through: {reason(trouble)}"
         return _save_error(
             f"checkpoint of step {step} could not be saved in {self._folder}: {reason(error)}. {newest}; make room or make "
             "the folder writable",
@@ -198,7 +231,7 @@ class Store:
         )
 
     def _metrics(self) -> dict[int, dict[str, float]]:
-        """The metrics of each checkpoint that can be read and was not found damaged."""
+        """The metrics of each checkpoint that was not found damaged; raises OSError if one may not be read."""
         metrics = {}
         for step in self.steps():
             try:

@@ -1,5 +1,11 @@
-"""Reads a checkpoint and compares every bit with what its manifest says was saved."""
+"""Reads a checkpoint and compares every bit with what its manifest says was saved.
 
+Damage is what is on disk and wrong: files that are missing, too short, cannot be decoded, or hold other bits. What the
+system would not let us read (too many open files, permission, a failing network disk) is an OSError, and says nothing
+about the checkpoint; any other error is nobody's fault but ours and passes as it is.
+"""
+
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +20,10 @@ from jaxllm.checkpoint.digest import digest
 from jaxllm.checkpoint.manifest import Damaged, Manifest
 from jaxllm.checkpoint.quiet import no_coroutine_warnings
 
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+DECODING = (ValueError, KeyError, AttributeError, TypeError)  # what Orbax raises for JSON with a changed key or value
+TENSORSTORE_DAMAGE = ("DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION")
+
 
 def read_verified(
     checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
@@ -22,27 +32,57 @@ def read_verified(
 
     Raises:
       Damaged: what is on disk is not what was saved.
-      CheckpointError: it is, and does not fit `wanted`.
+      OSError: the system would not let us read it.
+      CheckpointError: it does not fit `wanted`.
     """
     manifest = Manifest.read(folder / "manifest")
     if str(manifest.step) != folder.name:
         raise Damaged(f"the folder is named {folder.name} and holds step {manifest.step}")
     manifest.check_fits(wanted, prefix, folder)
-    damage = None
+    request, failure = files.request(wanted), None
     with no_coroutine_warnings():
         try:
-            arrays = files.read(checkpointer, folder, wanted)
-            digests = jax.device_get([digest(arrays[name]) for name in wanted])
+            found = files.read(checkpointer, folder, request)
         except Exception as error:
-            if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-                raise
-            damage = reason(error)
-    if damage is not None:
-        raise Damaged(damage)
-    for name, found in zip(wanted, digests, strict=True):
-        if manifest.leaves[name].digest != int(found):
+            failure = _judge(error, folder)
+    if failure is not None:
+        raise failure
+    arrays = found["state"]
+    digests = jax.device_get([digest(arrays[name]) for name in wanted])
+    for name, bits in zip(wanted, digests, strict=True):
+        if manifest.leaves[name].digest != int(bits):
             raise Damaged(f"the bits of {name} are not those that were saved")
     return {name: arrays[name] for name in wanted}, manifest.meta
+
+
+def _judge(error: Exception, folder: Path) -> Exception:
+    """What a failed read means: Damaged, an OSError, or `error` itself."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    number = system_error(cause)
+    if number is not None and number not in MISSING:
+        return OSError(number, os.strerror(number), getattr(cause, "filename", None) or str(folder))
+    code = re.match(r"([A-Z_]+): ", str(cause))
+    decoding = isinstance(cause, DECODING) and (code is None or code[1] in TENSORSTORE_DAMAGE)
+    if decoding or isinstance(cause, OSError):
+        return _refusal(folder) or Damaged(reason(cause))
+    return error
+
+
+def _refusal(folder: Path) -> OSError | None:
+    """Why some file in `folder` cannot be opened, if so: Orbax takes one for missing that it is not allowed to see."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    try:
+        for parent, _, names in os.walk(folder, onerror=refuse):
+            for name in names:
+                open(os.path.join(parent, name), "rb").close()
+    except OSError as error:
+        return OSError(error.errno, error.strerror, error.filename)  # a new one: not tied to the failed read's remains
+    return None
 
 
 def reason(error: BaseException) -> str:
@@ -58,5 +98,5 @@ def system_error(error: BaseException) -> int | None:
     """The operating system's error number behind an error, where there is one."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
+    found = re.search(r"os_error_code(?:\[\d+\])?='(\d+)'", str(error))
     return int(found[1]) if found else None

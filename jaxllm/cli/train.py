@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
 
     source, *rest = argv
     recipe = find_recipe(source)
-    if is_run_folder(source):
-        rest = [*rest, "--run-dir", source]
+    if is_run_folder(source) and any(option.partition("=")[0] in ("--run-dir", "--run_dir") for option in rest):
+        raise ValueError(f"--run-dir is for a recipe: {source} is the folder of a run, which goes on where it is")
     fit(override(recipe, rest), command=shlex.join(["jaxllm", "train", *argv]))
     return 0

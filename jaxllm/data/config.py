@@ -59,7 +59,8 @@ class DataConfig:
     validation_split: str | None = "validation"
     """Split for the evaluations during training; None when there is none."""
     test_split: str | None = "test"
-    """Split for the final figure. It is looked for only when it is asked for."""
+    """Split for the final figure; None when there is none. "test" is left out where the set has no such split; any other name
+    must be there."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How text becomes token ids."""
     packing: Literal["concat", "fit"] = "concat"

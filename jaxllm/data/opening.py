@@ -30,15 +30,14 @@ class Data:
         """The training split, shuffled by the seed, without end."""
         return self.rows(self.config.train_split, seed=self.seed)
 
-    @cached_property
-    def validation(self) -> RowSource | None:
-        """The validation split in its own order; None where the config names none."""
-        return self.rows(self.config.validation_split) if self.config.validation_split else None
+    @property
+    def test_split(self) -> str | None:
+        """The split for the final figure; None where the config names none, or "test" and the set has no such split."""
+        return _test_split(self.config, self.text_set)
 
-    @cached_property
-    def test(self) -> RowSource | None:
-        """The test split in its own order; None where the config names none."""
-        return self.rows(self.config.test_split) if self.config.test_split else None
+    def has_split(self, split: str) -> bool:
+        """Whether there is a split of this name, or the name is a TFDS slice of one, such as "validation[:50%]"."""
+        return self.text_set.has_split(split)
 
     def rows(self, split: str, *, seed: int | None = None) -> RowSource:
         """The rows of any split; in its own order without a seed."""
@@ -65,17 +64,21 @@ def open_data(config: DataConfig, *, seed: int, tokenizer: Tokenizer | None = No
       tokenizer: The one stored with a run that goes on; None trains or loads the one that `config` names.
     """
     text_set = find_text_set(config.dataset, data_dir=config.data_dir, text_feature=config.text_feature)
-    splits = [text_set.open(split) for split in (config.train_split, config.validation_split) if split]
-    return Data(config, seed, text_set, tokenizer or _tokenizer(config, text_set, splits))
+    names = (config.train_split, config.validation_split, _test_split(config, text_set))
+    splits = [text_set.open(split) for split in names if split]
+    return Data(config, seed, text_set, tokenizer or _tokenizer(config, splits))
 
 
-def _tokenizer(config: DataConfig, text_set: TextSet, splits: list[TextSplit]) -> Tokenizer:
+def _test_split(config: DataConfig, text_set: TextSet) -> str | None:
+    """ "test", the default, may be missing; another name was chosen by someone, who wants to know."""
+    return None if config.test_split == "test" and not text_set.has_split("test") else config.test_split
+
+
+def _tokenizer(config: DataConfig, splits: list[TextSplit]) -> Tokenizer:
     """Trained tokenizers are kept in the cache: learnt from the training split, characters from all splits in use."""
     if config.tokenizer.kind in ("bytes", "pretrained"):
         return train_tokenizer(config.tokenizer, [])
     texts = _Texts(splits if config.tokenizer.kind == "characters" else splits[:1])
-    if config.tokenizer.kind == "characters" and config.test_split and config.test_split in text_set.sizes:
-        texts.splits.append(text_set.open(config.test_split))
     name = hashlib.sha256(repr((config.tokenizer, [s.fingerprint for s in texts.splits])).encode()).hexdigest()[:24]
     folder = cache_dir() / "tokenizers" / name
     if not folder.is_dir():

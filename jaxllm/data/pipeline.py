@@ -1,7 +1,7 @@
 """Batches from rows, by Grain: prepared ahead in a thread or in worker processes, the same stream either way."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ def train_batches(
     process_count: int = 1,
     num_workers: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches without end, from global position `start` (examples consumed).
 
     Process k of n gets rows k B/n to (k+1) B/n - 1 of each global batch of B = `batch_size` rows. Close the iterator, or
@@ -72,7 +72,7 @@ def eval_batches(
     process_count: int = 1,
     num_workers: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Every row of the split once, in order; rows of padding with weight 0 complete the last batch.
 
     All processes get the same number of batches.
@@ -93,15 +93,13 @@ def _rows_of_process(batch_size: int, process_index: int, process_count: int) ->
     return batch_size // process_count
 
 
-def _run(batches: _Batches, num_workers: int, prefetch: int) -> Iterator[Batch]:
+def _run(batches: _Batches, num_workers: int, prefetch: int) -> Generator[Batch, None, None]:
     threads = 1 if prefetch and not num_workers else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
     dataset = grain.MapDataset.source(batches).to_iter_dataset(options)
-    if num_workers:
-        dataset = in_workers(dataset, num_workers, prefetch)
-    return _closing(iter(dataset))
+    return in_workers(dataset, num_workers, prefetch) if num_workers else _closing(iter(dataset))
 
 
-def _closing(elements: grain.DatasetIterator[Batch]) -> Iterator[Batch]:
+def _closing(elements: grain.DatasetIterator[Batch]) -> Generator[Batch, None, None]:
     with closing(elements):
         yield from elements

@@ -1,6 +1,7 @@
 """A split as rows of tokens, each found directly from its global position: examples consumed since the beginning."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -61,6 +62,12 @@ class RowSource:
         """Rows of an epoch, the same in each."""
         return self._layout.num_rows
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for two sources exactly when they give the same rows: by the tokens themselves, wherever they are kept."""
+        stream = (self.table.fingerprint, self.seq_len, self.packing, self.cross_document_attention, self.seed)
+        return hashlib.sha256(" ".join(map(str, stream)).encode()).hexdigest()[:24]
+
     def rows(self, positions: Int64[np.ndarray, " B"]) -> Batch:
         """The rows at some global positions."""
         cells = self._layout.cells(*self._rows_and_offsets(positions))
@@ -79,11 +86,19 @@ class RowSource:
         }
 
     def describe(self, position: int) -> list[str]:
-        """The ids of the documents that have tokens in the row at a global position."""
+        """The ids of the documents in the row at a global position; of one that is not whole, also the first and the last of
+        its tokens in the row, counted from 0: "tiny_shakespeare:train tokens 12345-12408"."""
         cells = self._layout.cells(*self._rows_and_offsets(np.array([position])))
-        begins = cells.source[0][(cells.positions[0] == 0) & (cells.segment_ids[0] > 0)]
-        numbers = np.searchsorted(self.table.offsets, begins, side="right") - 1
-        return [self.documents.document_id(int(number)) for number in numbers]
+        source, segments = cells.source[0], cells.segment_ids[0]
+        described = []
+        for segment in range(1, segments.max() + 1):
+            first, last = source[segments == segment][[0, -1]]
+            number = int(np.searchsorted(self.table.offsets, first, side="right")) - 1
+            begin, end = self.table.offsets[number : number + 2]
+            whole = first == begin and last >= end - 2  # the last token may be a target only
+            name = self.documents.document_id(number)
+            described.append(name if whole else f"{name} tokens {first - begin}-{last - begin}")
+        return described
 
     def _rows_and_offsets(self, positions: Int64[np.ndarray, " B"]) -> tuple[np.ndarray, np.ndarray]:
         epochs, rows = np.divmod(positions, self.rows_per_epoch)

@@ -75,10 +75,32 @@ class TextSet:
 
     def open(self, split: str) -> TextSplit:
         """A split by its name, or a TFDS slice of one such as "train[:99%]"."""
-        if split.split("[")[0] not in self.sizes:
-            there = ", ".join(f"{name} ({size:,} documents)" for name, size in self.sizes.items())
-            raise ValueError(f"the data set in {self.folder} has no split {split!r}: it has {there}; name one of these")
+        there = ", ".join(f"{name} ({size:,} documents)" for name, size in self.sizes.items())
+        count = self._num_documents(split)
+        if count is None:
+            raise ValueError(
+                f"the data set in {self.folder} has no split {split!r}: it has {there}; name one of these, or a slice such "
+                'as "train[:99%]"'
+            )
+        if count == 0:
+            raise ValueError(
+                f"the split {split!r} of the data set in {self.folder} must have a document: it has none, of {there}; "
+                "choose another split or a larger slice"
+            )
         return TextSplit(self.folder, split, self.text_feature)
+
+    def has_split(self, split: str) -> bool:
+        """Whether there is a split of this name, or the name is a TFDS slice of one."""
+        return self._num_documents(split) is not None
+
+    def _num_documents(self, split: str) -> int | None:
+        """None where there is no such split."""
+        if split in self.sizes:
+            return self.sizes[split]
+        try:
+            return _open(self.folder).info.splits[split].num_examples
+        except (KeyError, ValueError, AssertionError):  # TFDS, of a name that is not there or a slice it cannot read
+            return None
 
 
 def datasets_dir(data_dir: str | Path | None) -> Path:

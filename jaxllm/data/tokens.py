@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from jaxllm.data.tokenizer import Tokenizer
 from jaxllm.data.workers import in_workers
 from jaxllm.hardware import cache_dir
 
-_LAYOUT = 1
+_LAYOUT = 2
 _CHUNK_DOCUMENTS = 256
 _SAY_FROM = 100_000
 
@@ -49,6 +48,11 @@ class TokenTable:
     def offsets(self) -> Int64[np.ndarray, " ends"]:
         """Document d is `tokens[offsets[d] : offsets[d + 1]]`."""
         return np.asarray(np.load(self.folder / "offsets.npy", mmap_mode="r"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for two tables exactly when they hold the same tokens in the same documents."""
+        return json.loads((self.folder / "meta.json").read_text("utf-8"))["fingerprint"]
 
     @property
     def num_tokens(self) -> int:
@@ -104,24 +108,29 @@ def _write(split: TextSplit, tokenizer: Tokenizer, folder: Path, num_workers: in
     if len(split) >= _SAY_FROM:
         print(f"tokenizing the {len(split):,} documents of {split.split}, once for all runs", file=sys.stderr, flush=True)
     lengths = [np.zeros(1, np.int64)]
+    digest = hashlib.sha256()
     with open(folder / "tokens.npy", "wb") as file:
         count = 0
         _write_header(file, count, _dtype(tokenizer))
         start = file.tell()
         for tokens, chunk_lengths in _in_order(_Chunks(split, tokenizer), num_workers):
             file.write(tokens.tobytes())
+            digest.update(tokens.astype("<u4").tobytes())  # of the numbers, whatever type holds them
             lengths.append(chunk_lengths)
             count += len(tokens)
         file.seek(0)
         _write_header(file, count, _dtype(tokenizer))
         assert file.tell() == start, "NumPy leaves room in the header for the array to grow"
-    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
+    offsets = np.cumsum(np.concatenate(lengths))
+    np.save(folder / "offsets.npy", offsets)
+    digest.update(offsets.astype("<i8").tobytes())
     meta = {
         "data_set": str(split.folder),
         "split": split.split,
         "tokenizer": tokenizer.fingerprint,
         "documents": len(split),
         "tokens": count,
+        "fingerprint": digest.hexdigest(),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
@@ -131,8 +140,7 @@ def _in_order(chunks: _Chunks, num_workers: int) -> Iterator[tuple[np.ndarray, n
         yield from (chunks[i] for i in range(len(chunks)))
         return
     dataset = grain.MapDataset.source(chunks).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    with closing(iter(in_workers(dataset, num_workers, prefetch=1))) as elements:
-        yield from elements
+    yield from in_workers(dataset, num_workers, prefetch=1)
 
 
 def _dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:

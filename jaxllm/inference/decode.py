@@ -1,7 +1,7 @@
 """The device's part of generation: prefill a cache with prompts of any length, then add token after token.
 
-Letters: B rows, P prompt slots, S cache slots, V vocabulary. Programs are compiled once per (B, P, S), and P and S only
-take the sizes that `bucket` gives.
+Letters: B rows, P prompt slots, S cache slots, V vocabulary. Programs are compiled once per (B, P, S) and set of sampling
+steps that are on; P and S only take the sizes that `bucket` gives.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int32, Key
 
-from jaxllm.inference.sampling import SamplingConfig, sample
+from jaxllm.inference.sampling import Drawing, sample
 from jaxllm.models import Cache, Output, Transformer, init_cache, unembed_hidden, unstack_layers, widen_cache
 
 SMALLEST_BUCKET = 32
@@ -84,10 +84,10 @@ def pad_prompts(prompts: Sequence[Sequence[int]], limit: int) -> PaddedPrompts:
 
 def prefill(
     model: Transformer,
-    drawing: SamplingConfig,
     vocab_size: int,
     cache_len: int,
     params: Any,
+    drawing: Drawing,
     prompts: PaddedPrompts,
     drawn: int,
     row_keys: Key[Array, " B"],
@@ -96,20 +96,19 @@ def prefill(
     """Reads the prompts into a cache of `cache_len` slots and draws the next token of each row.
 
     Args:
-      drawing: how to draw; a field that changes no single draw (length, seed, stop) would only cost a compilation.
       vocab_size: tokens that may be drawn. A model's table can have more rows than its tokenizer has tokens.
     """
     tokens, positions, segment_ids, longest = prompts
     last = positions[:, longest - 1]
     return _prefill(
-        model, drawing, vocab_size, cache_len, params, tokens, positions, segment_ids,
+        model, vocab_size, cache_len, params, drawing, tokens, positions, segment_ids,
         np.int32(longest), last, np.int32(drawn), row_keys, seen,
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 4))
 def _prefill(
-    model, drawing, vocab_size, cache_len, params, tokens, positions, segment_ids, longest, last, drawn, row_keys, seen
+    model, vocab_size, cache_len, params, drawing, tokens, positions, segment_ids, longest, last, drawn, row_keys, seen
 ) -> DecodeState:
     B, P = tokens.shape
     cache = init_cache(model.config, B, P, stacked=False)
@@ -119,7 +118,7 @@ def _prefill(
     assert out.cache is not None
     cache = widen_cache(out.cache, cache_len)._replace(length=longest)
     state = DecodeState(cache, tokens[:, 0], last, drawn, seen)
-    return _draw(model, drawing, vocab_size, params, hidden, row_keys, state)
+    return _draw(model, vocab_size, params, drawing, hidden, row_keys, state)
 
 
 def _apply(model, params, tokens, positions, segment_ids, cache: Cache) -> Output:
@@ -129,7 +128,7 @@ def _apply(model, params, tokens, positions, segment_ids, cache: Cache) -> Outpu
     return cast(Output, out)
 
 
-def _draw(model, drawing, vocab_size, params, hidden, row_keys, state: DecodeState) -> DecodeState:
+def _draw(model, vocab_size, params, drawing, hidden, row_keys, state: DecodeState) -> DecodeState:
     logits = unembed_hidden(model.config, params, hidden)[:, 0, :vocab_size]
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, state.drawn)
     token = sample(keys, logits, drawing, state.seen)
@@ -139,25 +138,26 @@ def _draw(model, drawing, vocab_size, params, hidden, row_keys, state: DecodeSta
     return state._replace(token=token.astype(jnp.int32), position=state.position + 1, drawn=state.drawn + 1, seen=seen)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(5,))
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(5,))
 def decode(
     model: Transformer,
-    drawing: SamplingConfig,
     vocab_size: int,
     params: Any,
+    drawing: Drawing,
     row_keys: Key[Array, " B"],
     state: DecodeState,
     steps: Int[Array, ""] | np.int32,
 ) -> tuple[DecodeState, Int[Array, "steps B"]]:
     """Adds `steps` tokens to each row, at most `MOST_STEPS`, and returns them in the first rows of a buffer.
 
+    The cache must have that many free slots: the number is only known to the caller, who has to see to it.
     The number of steps is an argument, not a shape: one program serves streaming word by word and long stretches.
     """
 
     def step(index: Array, carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
         state, tokens = carry
         out = _apply(model, params, state.token[:, None], state.position[:, None], None, state.cache)
-        state = _draw(model, drawing, vocab_size, params, out.hidden, row_keys, state._replace(cache=out.cache))
+        state = _draw(model, vocab_size, params, drawing, out.hidden, row_keys, state._replace(cache=out.cache))
         return state, tokens.at[index].set(state.token)
 
     tokens = jnp.zeros((MOST_STEPS, state.token.shape[0]), jnp.int32)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from jaxllm.inference.decode import (
     prefill,
     row_keys,
 )
-from jaxllm.inference.sampling import SamplingConfig
+from jaxllm.inference.sampling import SamplingConfig, make_drawing
 from jaxllm.inference.stream import TextStream
 from jaxllm.models import Transformer
 
@@ -104,7 +103,7 @@ def stream_tokens(
     context_len = model.config.context_len
     params = decode_params(model, params)
     vocab_size = vocab_size or model.config.vocabulary
-    drawing = replace(sampling, max_tokens=1, seed=0, stop=())
+    drawing = make_drawing(sampling)
     keys = row_keys(sampling.seed, list(range(num_samples)) * len(prompts))
     texts = [list(prompt) for prompt in prompts for _ in range(num_samples)]
     starts, drawn = [0] * len(texts), 0
@@ -113,9 +112,10 @@ def stream_tokens(
         padded = pad_prompts([text[start:] for start, text in zip(starts, texts, strict=True)], context_len)
         room = min(context_len - padded.longest, sampling.max_tokens - drawn - 1)
         cache_len = max(bucket(padded.longest + room, context_len), padded.tokens.shape[1])
+        assert padded.longest + room <= cache_len, "a full cache would be written over"
         seen = None if sampling.repetition_penalty is None else _seen(texts, vocab_size)
-        state = prefill(model, drawing, vocab_size, cache_len, params, padded, drawn, keys, seen)
-        for tokens in _decode_stretch(partial(decode, model, drawing, vocab_size, params, keys), state, room):
+        state = prefill(model, vocab_size, cache_len, params, drawing, padded, drawn, keys, seen)
+        for tokens in _decode_stretch(partial(decode, model, vocab_size, params, drawing, keys), state, room):
             texts = [text + tokens[:, row].tolist() for row, text in enumerate(texts)]
             drawn += len(tokens)
             yield tokens

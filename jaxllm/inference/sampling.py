@@ -4,10 +4,12 @@ Letters: B rows, V vocabulary. A token that must not be drawn has the logit -inf
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 LOWEST_TEMPERATURE = 1e-6
 """Already greedy but for ties; far smaller ones would leave the range of float32."""
@@ -55,61 +57,91 @@ class SamplingConfig:
             raise ValueError("stop must hold texts of at least one character: got an empty one")
 
 
+class Drawing(NamedTuple):
+    """The numbers that a draw needs, as a pytree: a compiled program depends on which are None, not on their values."""
+
+    temperature: Float[ArrayLike, ""] | None
+    """None for greedy, which leaves the three filters below out as well."""
+    top_k: Int[ArrayLike, ""] | None
+    top_p: Float[ArrayLike, ""] | None
+    min_p: Float[ArrayLike, ""] | None
+    repetition_penalty: Float[ArrayLike, ""] | None
+
+
+def make_drawing(sampling: SamplingConfig) -> Drawing:
+    """What `sample` needs of the sampling."""
+    penalty = _float32(sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return Drawing(None, None, None, None, penalty)
+    top_k = None if sampling.top_k is None else np.int32(min(sampling.top_k, np.iinfo(np.int32).max))
+    return Drawing(_float32(sampling.temperature), top_k, _float32(sampling.top_p), _float32(sampling.min_p), penalty)
+
+
+def _float32(value: float | None) -> np.float32 | None:
+    """The nearest positive float32 that is neither infinite nor so small that a processor takes it for 0."""
+    limits = np.finfo(np.float32)
+    return None if value is None else np.float32(min(max(value, float(limits.tiny)), float(limits.max)))
+
+
 def sample(
     keys: Key[Array, " B"],
     logits: Float[Array, "B V"],
-    sampling: SamplingConfig,
+    drawing: Drawing,
     seen: Bool[Array, "B V"] | None = None,
 ) -> Int[Array, " B"]:
-    """Draws one token a row, after the steps that `sampling` names, in the order of this file.
+    """Draws one token a row, after the steps that `drawing` names, in the order of this file.
+
+        sample(keys, logits, make_drawing(SamplingConfig(top_k=40)))
 
     Args:
       keys: one key a row, so that what a row draws does not depend on the rows beside it.
       seen: the tokens that a row has so far; only the repetition penalty reads it.
     """
     logits = logits.astype(jnp.float32)
-    if sampling.repetition_penalty is not None:
+    if drawing.repetition_penalty is not None:
         assert seen is not None, "the repetition penalty needs to know the tokens so far"
-        logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
-    if sampling.temperature == 0:
+        logits = apply_repetition_penalty(logits, seen, drawing.repetition_penalty)
+    if drawing.temperature is None:
         return jnp.argmax(logits, axis=-1)
-    logits = apply_temperature(logits, sampling.temperature)
-    if sampling.top_k is not None:
-        logits = apply_top_k(logits, sampling.top_k)
-    if sampling.top_p is not None:
-        logits = apply_top_p(logits, sampling.top_p)
-    if sampling.min_p is not None:
-        logits = apply_min_p(logits, sampling.min_p)
+    logits = apply_temperature(logits, drawing.temperature)
+    if drawing.top_k is not None:
+        logits = apply_top_k(logits, drawing.top_k)
+    if drawing.top_p is not None:
+        logits = apply_top_p(logits, drawing.top_p)
+    if drawing.min_p is not None:
+        logits = apply_min_p(logits, drawing.min_p)
     return jax.vmap(jax.random.categorical)(keys, logits)
 
 
-def apply_repetition_penalty(logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float) -> Float[Array, "B V"]:
+def apply_repetition_penalty(
+    logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: Float[ArrayLike, ""]
+) -> Float[Array, "B V"]:
     """Seen tokens: x / penalty where x > 0, x * penalty elsewhere (Keskar et al. 2019, arXiv:1909.05858)."""
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def apply_temperature(logits: Float[Array, "B V"], temperature: float) -> Float[Array, "B V"]:
+def apply_temperature(logits: Float[Array, "B V"], temperature: Float[ArrayLike, ""]) -> Float[Array, "B V"]:
     """x / temperature."""
     return logits / temperature
 
 
-def apply_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
+def apply_top_k(logits: Float[Array, "B V"], k: Int[ArrayLike, ""]) -> Float[Array, "B V"]:
     """Only the k largest stay (all, where k exceeds V)."""
-    kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
+    rising = jnp.sort(logits, axis=-1)
+    kth = jax.lax.dynamic_index_in_dim(rising, jnp.maximum(logits.shape[-1] - k, 0), axis=-1)
     return jnp.where(logits >= kth, logits, -jnp.inf)
 
 
-def apply_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
+def apply_top_p(logits: Float[Array, "B V"], p: Float[ArrayLike, ""]) -> Float[Array, "B V"]:
     """Only the smallest set of likeliest tokens whose probabilities reach p stays (Holtzman et al. 2019, nucleus)."""
-    if p == 1:
-        return logits  # rounding in the sum below could drop the rarest tokens
     probs = jax.nn.softmax(logits, axis=-1)
     falling = jnp.flip(jnp.sort(probs, axis=-1), axis=-1)
     before = jnp.cumsum(falling, axis=-1) - falling
-    last_kept = jnp.min(jnp.where(before < p, falling, jnp.inf), axis=-1, keepdims=True)
+    reached = (before >= p) & jnp.less(p, 1)  # rounding in the sum must not drop the rarest tokens where all are wanted
+    last_kept = jnp.min(jnp.where(reached, jnp.inf, falling), axis=-1, keepdims=True)
     return jnp.where(probs >= last_kept, logits, -jnp.inf)
 
 
-def apply_min_p(logits: Float[Array, "B V"], min_p: float) -> Float[Array, "B V"]:
+def apply_min_p(logits: Float[Array, "B V"], min_p: Float[ArrayLike, ""]) -> Float[Array, "B V"]:
     """Only tokens with at least min_p times the probability of the likeliest stay (Nguyen et al. 2024, min-p)."""
     return jnp.where(logits >= logits.max(axis=-1, keepdims=True) + jnp.log(min_p), logits, -jnp.inf)

@@ -59,7 +59,8 @@ class Transformer(nn.Module):
         Args:
           positions: by default counted from 0, or from the number of cached tokens.
           segment_ids: tokens see only their own segment; 0 is padding. By default all in segment 1.
-          cache: keys and values of earlier tokens; these tokens are added to it.
+          cache: keys and values of earlier tokens; these tokens are added to it. The caller keeps room: tokens beyond its
+            last slot would overwrite earlier ones.
           dropout_key: without one nothing is dropped.
           capture: names from `CAPTURES` to hand out in `Output.captured`.
           unembed: False leaves the logits out, for a loss that computes them in pieces.
@@ -73,6 +74,8 @@ class Transformer(nn.Module):
             positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
         if segment_ids is None:
             segment_ids = jnp.ones_like(tokens)
+        if cache is not None and tokens.shape[1] > cache.positions.shape[1]:
+            raise ValueError(f"the cache must have room for the tokens: {tokens.shape[1]} for {cache.positions.shape[1]} slots")
         x = Embed(config, config.vocabulary, "vocab", name="embed")(tokens)
         if config.position == "learned":
             x = x + Embed(config, config.context_len, "time", name="position")(positions)

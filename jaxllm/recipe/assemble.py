@@ -1,7 +1,8 @@
 """From a recipe to the pieces of a run: data, model, mesh, optimizer, steps."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,7 +41,7 @@ class Job:
     """A recipe made concrete on this machine. Nothing is computed or compiled until it is asked for."""
 
     recipe: Recipe
-    """With the vocabulary size filled in."""
+    """With the vocabulary size and the end of the decay filled in."""
     data: Data
     mesh: Mesh
 
@@ -61,6 +62,11 @@ class Job:
     def key(self) -> jax.Array:
         return jax.random.key(self.recipe.seed)
 
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Fingerprints of what a run must find again when it goes on."""
+        return {"tokenizer": self.data.tokenizer.fingerprint, "data": self.data.train.fingerprint}
+
     def compile_step(self) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, jax.Array]]]:
         recipe = self.recipe
         step = make_train_step(
@@ -77,7 +83,7 @@ class Job:
         batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in dtypes.items()}
         return compile_train_step(step, self.abstract, batch, self.mesh)
 
-    def batches(self, start: int) -> Iterator[DeviceBatch]:
+    def batches(self, start: int) -> Generator[DeviceBatch]:
         """Training batches on their devices, from the example `start`."""
         host = train_batches(
             self.data.train,
@@ -88,7 +94,9 @@ class Job:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        return (self._place(batch) for batch in host)
+        with closing(host):
+            for batch in host:
+                yield self._place(batch)
 
     @cached_property
     def _eval_step(self) -> Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]:
@@ -141,8 +149,6 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
     """
     require_devices()
     mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate)
-    if recipe.mesh.explicit and recipe.optimizer.name == "muon":
-        raise ValueError("optimizer muon cannot run with mesh.explicit=True: Optax's has no explicit layouts; leave one out")
     check_divides(mesh, recipe.model.axis_sizes())
     data = open_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
     needed, given = data.tokenizer.vocab_size, recipe.model.vocab_size
@@ -151,8 +157,21 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
             f"model.vocab_size must be at least the tokenizer's: got {given}, the tokenizer has {needed} entries; "
             "leave model.vocab_size out to take it from the tokenizer"
         )
-    model = dataclasses.replace(recipe.model, vocab_size=given or needed)
-    return Job(dataclasses.replace(recipe, model=model), data, mesh)
+    return Job(resolved(recipe, given or needed, recipe.steps), data, mesh)
+
+
+def resolved(recipe: Recipe, vocab_size: int, decay_steps: int) -> Recipe:
+    """The recipe with what it leaves to the tokenizer and to its own length filled in.
+
+    The end of the learning rate's decay is fixed when a run starts: a run that goes on for longer keeps its schedule.
+    """
+    model, schedule = recipe.model, recipe.optimizer.schedule
+    if model.vocab_size is None:
+        model = dataclasses.replace(model, vocab_size=vocab_size)
+    if schedule.decay_steps is None:
+        schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
+    optimizer = dataclasses.replace(recipe.optimizer, schedule=schedule)
+    return dataclasses.replace(recipe, model=model, optimizer=optimizer)
 
 
 def device_config(config: TransformerConfig, mesh: Mesh) -> TransformerConfig:

@@ -1,5 +1,6 @@
 """Which recipe a command means: a Python file, a JSON file, or the folder of a run."""
 
+import dataclasses
 import difflib
 import importlib.util
 from pathlib import Path
@@ -25,7 +26,7 @@ def find_recipe(source: str) -> Recipe:
     if path.is_dir():
         if not is_run_folder(path):
             raise ValueError(f"{path} is not a run folder: it has no {RECIPE_FILE}; name a run folder or a recipe file")
-        return load_json(path / RECIPE_FILE)
+        return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=str(path))
     if not path.is_file():
         there = sorted(str(file) for folder in {path.parent, Path("configs")} for file in folder.glob("*.py"))
         near = difflib.get_close_matches(source, there, n=1) or there

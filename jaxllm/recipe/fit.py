@@ -19,7 +19,18 @@ from jaxllm.inference import generate
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, choose_folder
-from jaxllm.training import Loop, Progress, RunLog, TrainState, evaluation_params, init_state, read_metrics, train
+from jaxllm.training import (
+    Interrupt,
+    Loop,
+    Progress,
+    RunLog,
+    TrainState,
+    evaluation_params,
+    init_state,
+    out_of_patience,
+    read_metrics,
+    train,
+)
 
 Say = Callable[[str], None]
 
@@ -50,25 +61,27 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
       NonFiniteLoss, SaveError: see `training.train`.
     """
     set_up()
-    folder = choose_folder(recipe)
+    folder, recipe = choose_folder(recipe)
     job = assemble(recipe, folder.load_tokenizer() if folder.resumes else None)
     say = _say(jax.process_index() == 0)
-    say(_describe(job, folder))
-    train_step, compile_seconds = _timed(job.compile_step)
-    folder.write_description(job.recipe, job.data.tokenizer)
-    with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
-        state, progress = _start(job, folder, store, say)
-        if progress.step >= job.recipe.steps and (folder.path / RESULTS_FILE).is_file():
-            say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
-            return Fitted(folder.path, progress.step, "finished", progress.best_loss)
-        resume_step = progress.step if folder.resumes else None
-        with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
-            loop = _loop(job, folder, store, log, train_step, progress)
-            loop.timer.compile_seconds = compile_seconds
-            state, ended = train(loop, state, progress)
-            if ended in WHOLE:
-                _evaluate_test(job, state, log, progress)
-    _conclude(job, folder, state, progress, ended, compile_seconds, command, say)
+    with folder.claimed(), Interrupt() as interrupt:
+        say(_describe(job, folder))
+        train_step, compile_seconds = _timed(job.compile_step)
+        with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
+            state, progress = _start(job, folder, store, say)
+            if _is_whole(job, folder, progress):
+                say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
+                return Fitted(folder.path, progress.step, "finished", progress.best_loss)
+            folder.write_description(job.recipe, job.data.tokenizer)
+            resume_step = progress.step if folder.resumes else None
+            with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
+                loop = _loop(job, folder, store, log, train_step, progress)
+                loop.timer.compile_seconds = compile_seconds
+                with closing(loop.batches):
+                    state, ended = train(loop, state, progress, interrupt)
+                if ended in WHOLE:
+                    _evaluate_test(job, state, log, progress)
+        _conclude(job, folder, state, progress, ended, compile_seconds, command, say)
     return Fitted(folder.path, progress.step, ended, progress.best_loss)
 
 
@@ -90,12 +103,26 @@ def _describe(job: Job, folder: RunFolder) -> str:
     )
 
 
+def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
+    """Whether nothing is left to do: the last step taken, or patience at its end, and the results of that step written."""
+    results = folder.path / RESULTS_FILE
+    if progress.step < job.recipe.steps and not out_of_patience(job.recipe.evaluate, progress):
+        return False
+    return results.is_file() and json.loads(results.read_text(encoding="utf-8"))["step"] == progress.step
+
+
 def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
     """The newest good checkpoint, or a fresh state where there is none."""
     if folder.resumes and store.steps():
         restored = store.restore(job.abstract, on_damaged=lambda _, message: say(f"warning: {message}"))
+        for name, fingerprint in job.identity.items():
+            if restored.meta[name] != fingerprint:
+                raise ValueError(
+                    f"the {name} of {folder.path} must be the one that its checkpoint of step {restored.step} was trained "
+                    f"with: it has changed since; put the old {name} back, or start a new run in another --run-dir"
+                )
         say(f"restored step {restored.step}")
-        return restored.state, Progress(**restored.meta)
+        return restored.state, Progress(**restored.meta["progress"])
     key = jax.random.fold_in(job.key, 0)
     return init_state(job.model, job.optimizer[0], job.mesh, key, job.abstract), Progress()
 
@@ -105,7 +132,9 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
 
     def describe_examples(position: int) -> str:
         rows = (job.data.train.describe(position + row) for row in range(recipe.batch_size))
-        return ", ".join(dict.fromkeys(document for row in rows for document in row))
+        documents = list(dict.fromkeys(document for row in rows for document in row))
+        more = f" and {len(documents) - 16} more" if len(documents) > 16 else ""
+        return ", ".join(documents[:16]) + more
 
     return Loop(
         steps=recipe.steps,
@@ -123,13 +152,14 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
         utilization=job.utilization,
         describe_examples=describe_examples,
         skip_nonfinite=recipe.on_nonfinite == "skip",
+        identity=job.identity,
     )
 
 
 def _evaluate_test(job: Job, state: TrainState, log: RunLog, progress: Progress) -> None:
     """The test figure, where the data set has a test split."""
-    test = job.recipe.data.test_split
-    if test is not None and test in job.data.text_set.sizes:
+    test = job.data.test_split
+    if test is not None:
         params = evaluation_params(state.params, state.opt_state)
         log.evaluation(progress.step, "test", job.evaluate_params(params, test))
 
@@ -148,6 +178,7 @@ def _conclude(
     if jax.process_index() != 0:
         return
     results = {
+        "step": progress.step,
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
         "tokens": progress.examples * job.recipe.data.seq_len,
         "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),

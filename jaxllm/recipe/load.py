@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -21,7 +21,7 @@ from jaxllm.recipe.assemble import Job, assemble, device_config
 from jaxllm.recipe.find import find_recipe, is_run_folder
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder
-from jaxllm.sharding import MeshConfig, make_mesh
+from jaxllm.sharding import MeshConfig, MeshError, make_mesh
 from jaxllm.training import abstract_state, evaluation_params, make_optimizer
 
 
@@ -64,14 +64,22 @@ def load(path: str | Path, *, step: int | None = None) -> Loaded:
     """
     set_up()
     require_devices()
-    folder, recipe, tokenizer = open_run(path)
+    run = open_run(path)
     mesh = make_mesh(MeshConfig(data=1))
-    model = Transformer(device_config(recipe.model, mesh))
-    params, step = restore_params(folder, recipe, model, mesh, step)
-    return Loaded(model, params, tokenizer, recipe, step)
+    model = Transformer(device_config(run.recipe.model, mesh))
+    params, step = restore_params(run, model, mesh, step)
+    return Loaded(model, params, run.tokenizer, run.recipe, step)
 
 
-def open_run(path: str | Path) -> tuple[RunFolder, Recipe, Tokenizer]:
+class OpenRun(NamedTuple):
+    """What the folder of a run says of its model."""
+
+    folder: RunFolder
+    recipe: Recipe
+    tokenizer: Tokenizer
+
+
+def open_run(path: str | Path) -> OpenRun:
     """What a run folder says of its model; the data set need not be there.
 
     Raises:
@@ -88,26 +96,36 @@ def open_run(path: str | Path) -> tuple[RunFolder, Recipe, Tokenizer]:
             f"the tokenizer in {folder.tokenizer} must have at most {recipe.model.vocabulary} entries, as the "
             f"checkpoint's vocabulary: got {found}; put the run's own tokenizer back"
         )
-    return folder, recipe, tokenizer
+    return OpenRun(folder, recipe, tokenizer)
 
 
-def restore_params(folder: RunFolder, recipe: Recipe, model: Transformer, mesh: Mesh, step: int | None) -> tuple[Any, int]:
+def restore_params(run: OpenRun, model: Transformer, mesh: Mesh, step: int | None) -> tuple[Any, int]:
     """The parameters to use, on this mesh, and the step they are from: the average where the optimizer keeps one."""
-    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
+    optimizer, _ = make_optimizer(run.recipe.optimizer, run.recipe.steps)
     abstract = abstract_state(model, optimizer, mesh)
-    with closing(Store(folder.checkpoints, recipe.checkpoint)) as store:
+    with closing(Store(run.folder.checkpoints, run.recipe.checkpoint)) as store:
         chosen = step if step is not None else store.best_step()
-        if recipe.optimizer.ema is None:
+        if run.recipe.optimizer.ema is None:
             found = store.restore_params(abstract.params, chosen)
-            return found.state, found.step
-        found = store.restore(abstract, chosen)
-        return evaluation_params(found.state.params, found.state.opt_state), found.step
+            params = found.state
+        else:
+            found = store.restore(abstract, chosen)
+            params = evaluation_params(found.state.params, found.state.opt_state)
+    if found.meta["tokenizer"] != run.tokenizer.fingerprint:
+        raise ValueError(
+            f"the tokenizer in {run.folder.tokenizer} must be the one that the checkpoint was trained with: it is another; "
+            "put the run's own tokenizer back"
+        )
+    return params, found.step
 
 
 def open_for_evaluation(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int]:
     """The job of a run folder over this machine's devices, the parameters to evaluate it with, and their step."""
     set_up()
-    folder, recipe, tokenizer = open_run(path)
-    job = assemble(dataclasses.replace(recipe, mesh=MeshConfig()), tokenizer)
-    params, step = restore_params(folder, recipe, job.model, job.mesh, step)
+    run = open_run(path)
+    try:
+        job = assemble(run.recipe, run.tokenizer)
+    except MeshError:  # trained on another machine: over the devices of this one
+        job = assemble(dataclasses.replace(run.recipe, mesh=MeshConfig()), run.tokenizer)
+    params, step = restore_params(run, job.model, job.mesh, step)
     return job, params, step

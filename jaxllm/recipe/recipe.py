@@ -62,6 +62,8 @@ class Recipe:
                 f"data.seq_len must not exceed model.context_len: got {self.data.seq_len} and {self.model.context_len}; "
                 "shorten the rows or widen the context"
             )
+        if self.mesh.explicit and self.optimizer.name == "muon":
+            raise ValueError("optimizer.name=muon needs mesh.explicit=False: Optax's muon has no explicit layouts")
         if self.loss.chunk is not None and self.data.seq_len % self.loss.chunk:
             raise ValueError(
                 f"loss.chunk must divide data.seq_len: got loss.chunk={self.loss.chunk}, data.seq_len={self.data.seq_len}"
@@ -87,4 +89,5 @@ MAY_CHANGE = (
     "profile",
     "sample",
 )
-"""Fields, or groups of them, that a resumed run may change: none of them changes what is computed."""
+"""Fields, or groups of them, that a run may change when it goes on and still be the same run: how far, where and in which
+pieces it computes, and what it writes. All others would make it another run."""

@@ -1,8 +1,12 @@
 """The folder of a run: a new one, or one that goes on. An earlier run is never overwritten."""
 
+import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import jax
 
 from jaxllm.data import Tokenizer, load_tokenizer
 from jaxllm.hardware import environment
+from jaxllm.recipe.assemble import resolved
 from jaxllm.recipe.find import RECIPE_FILE, is_run_folder
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.serialize import differences, load_json, save_json
@@ -45,25 +50,48 @@ class RunFolder:
             unfinished = self.path / "tokenizer.new"
             tokenizer.save(unfinished)
             unfinished.rename(self.tokenizer)
-        save_json(dataclasses.replace(recipe, run_dir=str(self.path)), self.path / RECIPE_FILE)
+        save_json(dataclasses.replace(recipe, run_dir=None), self.path / RECIPE_FILE)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes out of it; a folder in which nothing came to be is taken away.
+
+        Raises:
+          ValueError: another process trains in it.
+        """
+        if jax.process_index() != 0:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(f"another process is training in {self.path}: wait for it, or choose another --run-dir") from None
+        try:
+            yield
+        finally:
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+            os.close(handle)
 
 
-def choose_folder(recipe: Recipe) -> RunFolder:
-    """Where this recipe runs: `run_dir`, or the first free of runs/<name>, runs/<name>-2, ...
+def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
+    """Where this recipe runs: `run_dir`, or the first free of runs/<name>, runs/<name>-2, ...; and the recipe, with what
+    an earlier run in that folder has fixed.
 
     Raises:
       ValueError: the folder holds another recipe's run, or something that is no run.
     """
     if recipe.run_dir is None:
         names = itertools.chain([recipe.name], (f"{recipe.name}-{number}" for number in itertools.count(2)))
-        return RunFolder(next(RUNS / name for name in names if not (RUNS / name).exists()), resumes=False)
+        return RunFolder(next(RUNS / name for name in names if not (RUNS / name).exists()), resumes=False), recipe
     path = Path(recipe.run_dir)
     if is_run_folder(path):
         earlier = load_json(path / RECIPE_FILE)
-        here = recipe
-        if recipe.model.vocab_size is None:  # the run's recipe has it filled in from the tokenizer
-            model = dataclasses.replace(recipe.model, vocab_size=earlier.model.vocab_size)
-            here = dataclasses.replace(recipe, model=model)
+        decay_steps = earlier.optimizer.schedule.decay_steps or earlier.steps
+        here = resolved(recipe, earlier.model.vocabulary, decay_steps)
         other = differences(earlier, here)
         if other:
             name, (there, wanted) = next(iter(other.items()))
@@ -72,10 +100,10 @@ def choose_folder(recipe: Recipe) -> RunFolder:
                 f"run folder {path} holds a run of another recipe: {name} is {there!r} there and {wanted!r} here{more}; "
                 f"choose another --run-dir, or go on with that run by `jaxllm train {path}`"
             )
-        return RunFolder(path, resumes=True)
+        return RunFolder(path, resumes=True), here
     if path.exists() and (not path.is_dir() or any(entry.name not in LEFTOVERS for entry in path.iterdir())):
         raise ValueError(f"{path} exists and is not a run folder (it has no {RECIPE_FILE}): choose another --run-dir")
-    return RunFolder(path, resumes=False)
+    return RunFolder(path, resumes=False), recipe
 
 
 LEFTOVERS = ("environment.json", "tokenizer", "tokenizer.new")

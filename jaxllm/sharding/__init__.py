@@ -6,13 +6,14 @@ storing parameters and once for computing. A mesh of one device is a mesh of siz
 
 from jaxllm.sharding.axes import RULES, Axes, spec
 from jaxllm.sharding.constrain import einsum, gather, reshard, shard
-from jaxllm.sharding.mesh import MeshConfig, check_divides, make_mesh
+from jaxllm.sharding.mesh import MeshConfig, MeshError, check_divides, make_mesh
 from jaxllm.sharding.placement import batch_sharding, replicated, shardings_for, use_mesh
 
 __all__ = [
     "RULES",
     "Axes",
     "MeshConfig",
+    "MeshError",
     "batch_sharding",
     "check_divides",
     "einsum",

@@ -43,23 +43,27 @@ def gather(parameter: Array, *names: str | None) -> Array:
     return shard(parameter, *names)
 
 
-def einsum(equation: str, *operands: Array, out: tuple[str | None, ...], dtype: jnp.dtype | None = None) -> Array:
+def einsum(
+    equation: str, *operands: Array, out: tuple[str | None, ...], dtype: jnp.dtype | None = None, precision: str | None = None
+) -> Array:
     """`jnp.einsum` whose result has the logical axes `out`.
 
     Args:
       out: one logical axis for each letter of the result; a contraction over a split axis then becomes a sum over devices.
       dtype: accumulate in and return this type; the operands' type by default.
+      precision: "highest" where an accelerator would multiply float32 in fewer bits.
     """
     mesh = current_mesh()
     if mesh is None:
-        return jnp.einsum(equation, *operands, preferred_element_type=dtype)
-    inputs, result = equation.split("->")
+        return jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision)
+    inputs, letters_out = equation.split("->")
     sizes = {
         letter: size
         for letters, operand in zip(inputs.split(","), operands, strict=True)
         for letter, size in zip(letters, operand.shape, strict=True)
     }
-    partition = spec(out, [sizes[letter] for letter in result], mesh)
+    partition = spec(out, [sizes[letter] for letter in letters_out], mesh)
     if is_explicit(mesh):
-        return jnp.einsum(equation, *operands, preferred_element_type=dtype, out_sharding=partition)
-    return jax.lax.with_sharding_constraint(jnp.einsum(equation, *operands, preferred_element_type=dtype), partition)
+        return jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision, out_sharding=partition)
+    result = jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision)
+    return jax.lax.with_sharding_constraint(result, partition)

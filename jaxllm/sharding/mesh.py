@@ -29,6 +29,10 @@ class MeshConfig:
                 raise ValueError(f"mesh.{name} must be at least 1: got {size}")
 
 
+class MeshError(ValueError):
+    """A mesh that this machine, the batch or the model does not allow."""
+
+
 def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with axes data, fsdp and tensor over this machine's devices.
 
@@ -48,12 +52,12 @@ def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequen
     needed = data * inner
     if needed > len(devices):
         hint = f" (or set JAX_NUM_CPU_DEVICES={needed} to try it on virtual devices)" if _all_cpu(devices) else ""
-        raise ValueError(
+        raise MeshError(
             f"mesh data={data} x fsdp={config.fsdp} x tensor={config.tensor} needs {needed} devices: this machine has "
             f"{len(devices)} ({devices[0].device_kind}); choose sizes whose product is at most {len(devices)}{hint}"
         )
     if batch_size is not None and batch_size % (data * config.fsdp):
-        raise ValueError(
+        raise MeshError(
             f"mesh.data x mesh.fsdp must divide batch_size: got {data} x {config.fsdp} and batch_size={batch_size}; "
             f"products that work: {_divisors(batch_size, len(devices))}"
         )
@@ -73,7 +77,7 @@ def check_divides(mesh: Mesh, sizes: dict[str, tuple[str, int]]) -> None:
         for mesh_axis in () if rule.may_replicate else rule.stored:
             parts = mesh.shape[mesh_axis]
             if size % parts:
-                raise ValueError(
+                raise MeshError(
                     f"mesh.{mesh_axis} must divide {field}: got {mesh_axis}={parts}, {field}={size}; "
                     f"sizes that work: {_divisors(size, mesh.devices.size)}"
                 )

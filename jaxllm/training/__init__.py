@@ -4,7 +4,8 @@ Loss, optimizer, state and step are pure functions; the loop at the edge calls t
 `train_step(state, batch) -> (state, metrics)`, `eval_step(params, batch) -> metrics`.
 """
 
-from jaxllm.training.loop import EvaluateConfig, Loop, NonFiniteLoss, Progress, train
+from jaxllm.training.interrupt import Interrupt
+from jaxllm.training.loop import EvaluateConfig, Loop, NonFiniteLoss, Progress, out_of_patience, train
 from jaxllm.training.loss import LossConfig, LossSums, cross_entropy, make_loss
 from jaxllm.training.optimizer import OptimizerConfig, ScheduleConfig, evaluation_params, make_optimizer, make_schedule
 from jaxllm.training.run_log import LogConfig, RunLog, read_metrics
@@ -13,6 +14,7 @@ from jaxllm.training.step import compile_train_step, jit_eval_step, make_eval_st
 
 __all__ = [
     "EvaluateConfig",
+    "Interrupt",
     "LogConfig",
     "Loop",
     "LossConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "make_train_step",
+    "out_of_patience",
     "read_metrics",
     "train",
 ]

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,12 @@ class Progress:
     """Lowest validation loss so far."""
     evaluations_since_best: int = 0
     """Evaluations since then."""
+    skipped_in_a_row: int = 0
+    """Updates skipped since the last finite one."""
+
+
+MOST_SKIPS_IN_A_ROW = 10
+"""With on_nonfinite=skip, the run stops when more updates than this in a row are not finite: it will not recover."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ class Loop:
     steps: int
     batch_size: int
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    batches: Iterator[Batch]
+    batches: Generator[Batch]
     """Batches on their devices, from the first one not yet consumed."""
     evaluate: Callable[[TrainState], dict[str, float]] | None
     """Validation metrics, `loss` among them; None where the data has no validation split."""
@@ -77,11 +83,13 @@ class Loop:
     describe_examples: Callable[[int], str]
     """Which documents the examples of the batch starting at this position came from, for an error message."""
     skip_nonfinite: bool
+    identity: dict[str, str]
+    """Fingerprints of what the run must find again when it goes on; saved with each checkpoint."""
     pending: list[tuple[int, Metrics]] = field(default_factory=list)
     """Steps dispatched and not yet looked at."""
 
 
-def train(loop: Loop, state: TrainState, progress: Progress) -> tuple[TrainState, str]:
+def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrupt) -> tuple[TrainState, str]:
     """Runs from `progress.step` to `loop.steps`; returns the state and why it ended: "finished", a signal, "patience".
 
     Raises:
@@ -89,39 +97,35 @@ def train(loop: Loop, state: TrainState, progress: Progress) -> tuple[TrainState
       SaveError: the last checkpoint could not be written.
     """
     ended = "finished"
-    if _out_of_patience(loop, progress):
-        return state, "patience"
-    with Interrupt() as interrupt:
-        for step in range(progress.step + 1, loop.steps + 1):
-            loop.profile.before(step)
-            state, metrics = loop.train_step(state, next(loop.batches))
-            loop.profile.after(step, metrics)
-            loop.pending.append((step, metrics))
-            progress.step, progress.examples = step, step * loop.batch_size
-            stop, last = interrupt.requested, step == loop.steps
-            look = last or step % loop.config.every == 0
-            save = last or step % loop.checkpoint_every == 0 or stop is not None
-            if look or save or step % loop.log.config.every == 0 or step == 1:
-                _catch_up(loop)
-            validation = None
-            if look and loop.evaluate is not None:
-                with loop.timer.paused():
-                    validation, improved = _evaluate(loop, state, progress)
-                save = save or (improved and loop.keep_best)
-            enough = _out_of_patience(loop, progress)
-            ends = last or enough or stop is not None
-            if save or enough:
-                with loop.timer.paused():
-                    _save(loop, state, progress, validation, must_succeed=ends)
-            if ends and not last:
-                ended = stop or "patience"
-                break
+    for step in range(progress.step + 1, loop.steps + 1):
+        loop.profile.before(step)
+        state, metrics = loop.train_step(state, next(loop.batches))
+        loop.profile.after(step, metrics)
+        loop.pending.append((step, metrics))
+        progress.step, progress.examples = step, step * loop.batch_size
+        stop, last = interrupt.requested, step == loop.steps
+        look = last or step % loop.config.every == 0
+        save = last or step % loop.checkpoint_every == 0 or stop is not None
+        if look or save or step % loop.log.config.every == 0 or step == 1:
+            _catch_up(loop, progress)
+        validation = None
+        if look and loop.evaluate is not None:
+            with loop.timer.paused():
+                validation, improved = _evaluate(loop, state, progress)
+            save = save or (improved and loop.keep_best)
+        enough = out_of_patience(loop.config, progress)
+        if save or enough:
+            with loop.timer.paused():
+                _save(loop, state, progress, validation)
+        if stop is not None or enough:
+            ended = "finished" if last else stop or "patience"
+            break
     loop.profile.close()
     loop.store.wait()
     return state, ended
 
 
-def _catch_up(loop: Loop) -> None:
+def _catch_up(loop: Loop, progress: Progress) -> None:
     """Waits for the steps dispatched so far, checks them, times them and hands them to the log."""
     if not loop.pending:
         return
@@ -135,21 +139,26 @@ def _catch_up(loop: Loop) -> None:
             metrics["step_seconds"] = interval.step_seconds
             metrics["mfu"] = loop.utilization(interval.tokens_per_second)
         loop.log.train(step, metrics)
+        progress.skipped_in_a_row = 0 if finite else progress.skipped_in_a_row + 1
         if not finite:
-            _report_nonfinite(loop, step, metrics)
+            _report_nonfinite(loop, step, metrics, progress.skipped_in_a_row)
     loop.log.flush()
 
 
-def _report_nonfinite(loop: Loop, step: int, metrics: Any) -> None:
+def _report_nonfinite(loop: Loop, step: int, metrics: Any, skipped: int) -> None:
     found = f"loss {float(metrics['loss'])}, gradient norm {float(metrics['grad_norm'])}"
-    if loop.skip_nonfinite:
+    if loop.skip_nonfinite and skipped < MOST_SKIPS_IN_A_ROW:
         loop.log.message(f"step {step}: {found}: update skipped")
         return
     loop.log.flush()
     with contextlib.suppress(SaveError):
         loop.store.wait()
-    saved = loop.store.steps()
-    last_good = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+    # A loss that is not finite speaks of the parameters that the step before left, so a checkpoint of that step is none.
+    suspect = step - 1 if not math.isfinite(metrics["loss"]) else step
+    good = [saved for saved in loop.store.steps() if saved < suspect]
+    last_good = f"the last good checkpoint is step {good[-1]}" if good else "there is no good checkpoint yet"
+    if suspect in loop.store.steps():
+        last_good += f" (step {suspect} is suspect: delete it to go on from an earlier one)"
     raise NonFiniteLoss(
         f"loss and gradient must be finite: got {found} at step {step}; {last_good}. "
         f"The batch: {loop.describe_examples((step - 1) * loop.batch_size)}. "
@@ -167,18 +176,14 @@ def _evaluate(loop: Loop, state: TrainState, progress: Progress) -> tuple[dict[s
     return metrics, improved
 
 
-def _out_of_patience(loop: Loop, progress: Progress) -> bool:
-    return loop.config.patience is not None and progress.evaluations_since_best >= loop.config.patience
+def out_of_patience(config: EvaluateConfig, progress: Progress) -> bool:
+    return config.patience is not None and progress.evaluations_since_best >= config.patience
 
 
-def _save(
-    loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None, *, must_succeed: bool
-) -> None:
+def _save(loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None) -> None:
     """A failed save on the way does not end the run: the next one may find room again, and the last one must."""
     loop.log.flush()
     try:
-        loop.store.save(progress.step, state, dict(vars(progress)), metrics=validation)
+        loop.store.save(progress.step, state, {"progress": vars(progress).copy(), **loop.identity}, metrics=validation)
     except SaveError as error:
-        if must_succeed and progress.step not in loop.store.steps():
-            raise
         loop.log.message(f"warning: {error}. Training goes on")

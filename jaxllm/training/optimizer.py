@@ -153,7 +153,10 @@ def _clip_layer_rms(limit: float) -> optax.GradientTransformation:
 def global_norm(tree: Any) -> Array:
     """√ Σ x² over all leaves. As dot products, which a CPU computes faster than Optax's sums of squares."""
     letters = "abcdefgh"
-    dots = [einsum(f"{letters[: x.ndim]},{letters[: x.ndim]}->", x, x, out=(), dtype=F32) for x in jax.tree.leaves(tree)]
+    dots = [
+        einsum(f"{letters[: x.ndim]},{letters[: x.ndim]}->", x, x, out=(), dtype=F32, precision="highest")
+        for x in jax.tree.leaves(tree)
+    ]
     return jnp.sqrt(sum(dots))
 
 

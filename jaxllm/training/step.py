@@ -70,7 +70,11 @@ def make_train_step(
         }
         if on_nonfinite == "skip":
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-            keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+
+            def keep(new: Array, old: Array) -> Array:
+                """Counts go on, so that the learning rate stays that of the step."""
+                return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
+
             params = jax.tree.map(keep, params, state.params)
             opt_state = jax.tree.map(keep, opt_state, state.opt_state)
         return TrainState(state.step + 1, params, opt_state), metrics

@@ -37,18 +37,24 @@ def main() -> None:
     if "nanogpt" in times:
         ratios = [ours / theirs for ours, theirs in zip(times["jaxllm"], times["nanogpt"], strict=True)]
         results["jaxllm_over_nanogpt"] = spread(ratios)
-    results["import_s"] = spread([_timed([sys.executable, "-c", "import jaxllm"]) for _ in range(5)])
-    results["help_s"] = spread([_timed([sys.executable, "-m", "jaxllm", "--help"]) for _ in range(5)])
+    _print(results)
+    starts = {}
+    starts["import_s"] = spread([_timed([sys.executable, "-c", "import jaxllm"]) for _ in range(5)])
+    starts["help_s"] = spread([_timed([sys.executable, "-m", "jaxllm", "--help"]) for _ in range(5)])
     first_step(options.recipe)
-    results["command_to_first_step_s"] = spread([first_step(options.recipe) for _ in range(3)])
-    for name, value in results.items():
-        print(f"{name:<26} min {value['min']:8.3f}  median {value['median']:8.3f}  max {value['max']:8.3f}")
+    starts["command_to_first_step_s"] = spread([first_step(options.recipe) for _ in range(3)])
+    _print(starts)
     notes = (
         f"Rounds of {options.steps} steps, jaxllm and nanoGPT in turn, each in its own process; steps include the input "
         "pipeline. command_to_first_step_s: from starting `jaxllm train` to the first line of metrics.jsonl, compiled "
         "programs cached."
     )
-    print(write_record("train_cpu", find_recipe(options.recipe), results, notes))
+    print(write_record("train_cpu", find_recipe(options.recipe), results | starts, notes))
+
+
+def _print(results: dict) -> None:
+    for name, value in results.items():
+        print(f"{name:<26} min {value['min']:8.3f}  median {value['median']:8.3f}  max {value['max']:8.3f}", flush=True)
 
 
 def alternate(commands: dict[str, list[str]], steps: int, rounds: int) -> dict[str, list[float]]:

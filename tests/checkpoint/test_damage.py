@@ -1,6 +1,11 @@
 """Whatever happens to the files of a checkpoint is noticed, or does not matter to a single bit."""
 
+import errno
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -169,16 +174,122 @@ def test_out_of_memory_is_not_damage(folder, monkeypatch):
     store.close()
 
 
+TOO_MANY_OPEN_FILES = """
+    import errno, os, resource, sys
+
+    import jax.numpy as jnp
+
+    from jaxllm.checkpoint import Store
+
+    state = {"x": jnp.arange(2.0**12)}
+    store = Store(sys.argv[1])
+    for step in (1, 2):
+        store.save(step, state, {})
+        store.wait()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    for room in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, limits[1]))
+        try:
+            outcome = store.restore(state).step
+        except OSError as error:
+            outcome = errno.errorcode[error.errno]
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(outcome)
+"""
+
+
+def test_too_many_open_files_is_not_damage(tmp_path):
+    """With no file to open left, one, two..., the limit is met in our code, in Orbax, in TensorStore; never step 1 is used."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(TOO_MANY_OPEN_FILES), str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes = done.stdout.split()
+    assert outcomes[0] == "EMFILE" and outcomes[-1] == "2" and set(outcomes) == {"EMFILE", "2"}
+
+
+@pytest.mark.parametrize("part", ["manifest/manifest.json", "state", "array_metadatas", "state/manifest.ocdbt", "arrays"])
+def test_what_the_system_refuses_is_not_damage(folder, part):
+    """What is a link to itself cannot be opened by anybody, root included; nor does saving delete it then."""
+    parts = {"arrays": largest(folder / "10" / "state"), "array_metadatas": folder / "10/state/array_metadatas/process_0"}
+    path = parts.get(part, folder / "10" / part)
+    path.rename(folder / "aside")
+    path.symlink_to(path.name)
+    store = Store(folder, CheckpointConfig(keep_last=1))
+    with pytest.raises(OSError) as caught:
+        store.restore(SHAPES)
+    assert caught.value.errno == errno.ELOOP and str(folder / "10") in caught.value.filename
+    if part == "manifest/manifest.json":
+        store.save(15, train_state(15), {})
+        store.wait()
+        assert "step 15 is saved, but an older one in" in str(store.failure())
+        assert store.steps() == [5, 10, 15]
+    path.unlink()
+    (folder / "aside").rename(path)
+    assert store.restore(SHAPES, step=10).step == 10
+    store.close()
+
+
+STATUS = 'Error opening "zarr3" driver: Error reading "step/zarr.json" in OCDBT database'
+
+
+@pytest.mark.parametrize(
+    "error, number",
+    [
+        (ValueError(f"PERMISSION_DENIED: {STATUS} [tensorstore_spec='{{}}'] [os_error_code='13']"), errno.EACCES),
+        (ValueError(f"RESOURCE_EXHAUSTED: {STATUS} [os_error_code[1]='24'] [os_error_code='24']"), errno.EMFILE),
+        (ValueError(f"UNKNOWN: {STATUS}: Input/output error [os_error_code='5']"), errno.EIO),
+        (OSError(errno.ESTALE, "Stale file handle"), errno.ESTALE),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_system_errors_come_out_as_such(folder, monkeypatch, error, number, wrapped):
+    """As TensorStore words them, and as Orbax wraps those of single arrays."""
+
+    def read(*args):
+        if wrapped:
+            raise Exception("Encountered error while reading array index: ()") from error
+        raise error
+
+    monkeypatch.setattr("jaxllm.checkpoint.files.read", read)
+    store = Store(folder)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        store.restore(SHAPES)
+    assert caught.value.errno == number
+    store.close()
+
+
+@pytest.mark.parametrize("place", ["files.request", "files.read", "verify.digest"])
+def test_bugs_are_not_damage(folder, monkeypatch, place):
+    def bug(*args):
+        raise (RuntimeError if place == "files.read" else TypeError)("a bug")
+
+    monkeypatch.setattr(f"jaxllm.checkpoint.{place}", bug)
+    store = Store(folder)
+    with pytest.raises((RuntimeError, TypeError), match="a bug"):
+        store.restore(SHAPES)
+    store.close()
+
+
 @pytest.mark.parametrize("part", ["manifest", "state"])
-def test_damaged_ones_are_not_counted_as_kept(folder, part):
-    """With keep_last=2 and step 10 damaged, saving 15 keeps 5 and 15; 10 goes, as nothing goes on from it."""
+def test_damaged_ones_are_kept_and_not_counted(folder, part):
+    """With keep_last=2 and step 10 damaged, saving 15 keeps 5 and 15; 10 is no step any more, its files are all there."""
+    count = len(files_of(folder))
     garble(largest(folder / "10" / part))
     store = Store(folder, CheckpointConfig(keep_last=2))
     with pytest.warns(UserWarning, match="step 5 is used"):
         store.restore(SHAPES)
+    assert store.steps() == [5, 10]
     store.save(15, train_state(15), {})
     store.close()
     assert store.steps() == [5, 15]
+    assert len([path for path in (folder / "10.damaged").rglob("*") if path.is_file()]) == count
+    store = Store(folder, CheckpointConfig(keep_last=1))
+    store.save(20, train_state(20), {})
+    store.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["10.damaged", "20"]
 
 
 def test_saving_over_a_damaged_one(folder):
@@ -188,9 +299,14 @@ def test_saving_over_a_damaged_one(folder):
         store.restore(SHAPES)
     store.save(10, train_state(11), {})
     assert_same(store.restore(SHAPES).state, train_state(11))
+    assert (folder / "10.damaged").is_dir()
+    garble(largest(folder / "10"))
+    with pytest.warns(UserWarning, match="step 5 is used"):
+        store.restore(SHAPES)
+    store.save(10, train_state(12), {})
     store.save(15, train_state(15), {})
     store.close()
-    assert store.steps() == [10, 15]
+    assert store.steps() == [10, 15] and (folder / "10.damaged-2").is_dir()
 
 
 def test_interrupted_deletion_is_no_damage(folder, monkeypatch):

@@ -6,7 +6,12 @@ import sys
 import textwrap
 import types
 
-from jaxllm.checkpoint.quiet import quiet_orbax
+import jax.numpy as jnp
+import pytest
+
+from jaxllm.checkpoint import CheckpointError, Store
+from jaxllm.checkpoint.quiet import LOGS, quiet_orbax
+from tests.checkpoint.states import abstract
 
 DAMAGED = """
     import sys
@@ -41,12 +46,30 @@ def test_nothing_on_the_terminal_but_ours(tmp_path):
 def test_other_messages_pass(monkeypatch, caplog):
     seen = []
     monkeypatch.setattr("sys.unraisablehook", seen.append)
-    quiet_orbax()
-    quiet_orbax()
+    before = sys.unraisablehook
     other = types.SimpleNamespace(exc_value=RuntimeError("something else"), object=None)
-    sys.unraisablehook(other)  # type: ignore[arg-type]
-    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None))  # type: ignore[arg-type]
+    late = types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None)
+    with quiet_orbax():
+        with quiet_orbax():
+            pass
+        sys.unraisablehook(other)  # type: ignore[arg-type]
+        sys.unraisablehook(late)  # type: ignore[arg-type]
+        logging.getLogger("absl").warning("from elsewhere")
+        logging.getLogger("absl").warning("about %s", "orbax")
     assert seen == [other]
-    logging.getLogger("absl").warning("from elsewhere")
-    logging.getLogger("absl").warning("about %s", "orbax")
     assert [record.getMessage() for record in caplog.records] == ["from elsewhere"]
+    assert sys.unraisablehook is before
+    logging.getLogger("absl").warning("about %s", "orbax")
+    assert len(caplog.records) == 2
+
+
+def test_nothing_stays_after_an_error(tmp_path):
+    before = sys.unraisablehook, [list(logging.getLogger(name).filters) for name in LOGS]
+    store = Store(tmp_path)
+    store.save(1, {"x": jnp.ones(3)}, {})
+    store.wait()
+    (tmp_path / "1" / "state" / "manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no good checkpoint"):
+        store.restore(abstract({"x": jnp.ones(3)}))
+    store.close()
+    assert (sys.unraisablehook, [logging.getLogger(name).filters for name in LOGS]) == before

@@ -1,6 +1,7 @@
 """A disk that refuses: said once, nothing half-written stays, earlier checkpoints are as they were."""
 
 import errno
+import re
 import subprocess
 import sys
 import textwrap
@@ -49,24 +50,54 @@ def fail_once(store, monkeypatch, message):
     monkeypatch.setattr(store._checkpointer, "wait_until_finished", fail)
 
 
-def test_failure_behind_the_back_comes_with_the_next_call(tmp_path, monkeypatch):
-    """`wait` raises it once; the next `save` raises it, too, but is under way itself."""
+def test_failure_in_the_background(tmp_path, monkeypatch):
+    """`wait` raises that of the newest save once; the next `save` starts as if nothing was, and `failure` tells."""
     store = Store(tmp_path)
+    assert store.failure() is None
     with monkeypatch.context() as patch:
         fail_once(store, patch, "disk on fire")
         store.save(1, train_state(1), {})
         with pytest.raises(SaveError, match="step 1 could not be saved in .*: disk on fire"):
             store.wait()
         store.wait()
+        assert store.failure() is None
     with monkeypatch.context() as patch:
         fail_once(store, patch, "disk on fire [os_error_code='28']")
         store.save(2, train_state(2), {})
         store._join()
-    with pytest.raises(SaveError, match="step 2 could not be saved in .*: No space left on device") as caught:
-        store.save(3, train_state(3), {})
-    assert caught.value.errno == errno.ENOSPC
+    store.save(3, train_state(3), {})
+    store.wait()
+    failure = store.failure()
+    assert isinstance(failure, SaveError) and failure.errno == errno.ENOSPC
+    assert "step 2 could not be saved in" in str(failure) and "No space left on device" in str(failure)
+    assert store.failure() is None
     store.close()
     assert store.steps() == [3]
+
+
+def test_newest_failure_is_raised_though_it_was_polled(tmp_path, monkeypatch):
+    """A training loop that has warned of it still learns at the end that the last save is not there."""
+    store = Store(tmp_path)
+    for step in (1, 2):
+        with monkeypatch.context() as patch:
+            fail_once(store, patch, "disk on fire")
+            store.save(step, train_state(1), {})
+            store._join()
+    assert [str(store.failure())[:20] for _ in range(2)] == ["checkpoint of step 1", "checkpoint of step 2"]
+    with pytest.raises(SaveError, match="step 2 could not be saved"):
+        store.wait()
+    store.close()
+
+
+def test_without_asynchronous_save_tells_of_itself(tmp_path, monkeypatch):
+    store = Store(tmp_path, CheckpointConfig(asynchronous=False))
+    with monkeypatch.context() as patch:
+        fail_once(store, patch, "disk on fire")
+        with pytest.raises(SaveError, match="step 1 could not be saved in .*: disk on fire"):
+            store.save(1, train_state(1), {})
+    store.save(2, train_state(2), {})
+    assert store.failure() is None and store.steps() == [2]
+    store.close()
 
 
 def test_failed_replacement_leaves_the_earlier_one(tmp_path, monkeypatch):
@@ -91,8 +122,9 @@ def test_old_one_cannot_be_deleted(tmp_path, monkeypatch):
 
     monkeypatch.setattr("jaxllm.checkpoint.files.remove_step", remove_step)
     store.save(2, train_state(2), {})
-    with pytest.raises(SaveError, match="step 2 is saved, but an older one in .* could not be deleted: Permission denied"):
-        store.wait()
+    store.wait()
+    message = "step 2 is saved, but an older one in .* could not be read or deleted: Permission denied"
+    assert re.search(message, str(store.failure()))
     assert store.steps() == [1, 2]
     store.close()
 

@@ -1,5 +1,6 @@
 """What a user gets wrong: one line that says expected, got and what to do; exit code 2; nothing written."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def fails(tmp_path, capsys):
 
     def check(*argv: str, code: int = 2) -> str:
         folder = tmp_path / "run"
-        words = [*argv, "--run-dir", str(folder)] if argv[0] == "train" and "--run-dir" not in argv else list(argv)
+        new = argv[0] == "train" and argv[1].endswith((".py", ".json")) and "--run-dir" not in argv
+        words = [*argv, "--run-dir", str(folder)] if new else list(argv)
         assert run(words) == code
         said = capsys.readouterr().err
         assert said.startswith("error: ") and "Traceback" not in said and said.count("\n") == 1, said
@@ -51,7 +53,7 @@ def fails(tmp_path, capsys):
         (["train", SHAKESPEARE, "--mesh.data", "16"], "needs 16 devices: this machine has 8"),
         (["train", SHAKESPEARE, "--data.seq-len", "65"], "data.seq_len must not exceed model.context_len: got 65 and 64"),
         (["train", SHAKESPEARE, "--data.dataset", "no_such_set"], "no data set 'no_such_set'"),
-        (["train", SHAKESPEARE, "--data.validation-split", "valid"], "valid"),
+        (["train", SHAKESPEARE, "--data.validation-split", "valid"], "no split 'valid'"),
         (["train", SHAKESPEARE, "--model.vocab-size", "64"], "model.vocab_size must be at least the tokenizer's: got 64"),
         (["train", "jaxllm"], "jaxllm is not a run folder: it has no recipe.json"),
         (["train", "README.md"], "a recipe is a .py file, a .json file or a run folder: got README.md"),
@@ -95,7 +97,8 @@ def test_a_folder_that_is_no_run(fails, tmp_path):
 
 def test_a_folder_that_cannot_be_written(fails, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "file" in fails("train", TINY, "--run-dir", str(tmp_path / "file" / "run"))
+    assert "Not a directory" in fails("train", TINY, "--run-dir", str(tmp_path / "file" / "run"))
+    assert "/proc/run: " in fails("train", TINY, "--run-dir", "/proc/run")  # a file system that takes no folders
 
 
 def test_a_tokenizer_that_does_not_match(fails, copy, capsys):
@@ -104,7 +107,21 @@ def test_a_tokenizer_that_does_not_match(fails, copy, capsys):
     shutil.rmtree(copy / "tokenizer")
     train_tokenizer(TokenizerConfig(kind="bytes"), []).save(copy / "tokenizer")
     assert "must have at most 65 entries" in fails("generate", str(copy), "--prompt", "x")
-    assert "model.vocab_size must be at least the tokenizer's" in fails("train", str(copy), "--run-dir", str(copy))
+    assert "model.vocab_size must be at least the tokenizer's" in fails("train", str(copy))
+
+
+def test_another_tokenizer_of_the_same_size(fails, copy):
+    """Ids that mean other characters: nothing would fail, and everything would be wrong."""
+    file = copy / "tokenizer" / "jaxllm_tokenizer.json"
+    content = json.loads(file.read_text())
+    name = next(name for name, value in content.items() if isinstance(value, str) and len(value) == 65)
+    file.write_text(json.dumps({**content, name: content[name][::-1]}))
+    assert "must be the one that the checkpoint was trained with" in fails("generate", str(copy), "--prompt", "x")
+    assert "must be the one that its checkpoint of step 12 was trained with" in fails("train", str(copy), "--steps", "20")
+
+
+def test_run_dir_is_not_for_a_run(fails, trained):
+    assert "--run-dir is for a recipe" in fails("train", str(trained), "--run-dir", "elsewhere")
 
 
 def test_a_prompt_longer_than_the_context(fails, trained):
@@ -113,7 +130,7 @@ def test_a_prompt_longer_than_the_context(fails, trained):
 
 
 def test_a_split_that_is_not_there(fails, trained):
-    assert "test" in fails("evaluate", str(trained), "--split", "test")
+    assert "no split 'test'" in fails("evaluate", str(trained), "--split", "test")
 
 
 def test_a_damaged_checkpoint_is_refused_and_training_uses_the_one_before(fails, copy, capsys):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def test_documents_end_with_the_end_mark(open_texts):
 def test_characters_have_no_end_mark_and_cover_all_splits(open_texts):
     data = open_texts(TEXTS, validation=["Ω is only here"], tokenizer=TokenizerConfig(kind="characters"))
     assert data.train.table.num_documents == 3  # an empty document has no token
-    assert data.tokenizer.decode(data.validation.table.tokens.tolist()) == "Ω is only here"
+    assert data.tokenizer.decode(data.rows("validation").table.tokens.tolist()) == "Ω is only here"
 
 
 def test_tokens_and_tokenizer_are_computed_once(open_texts, own_cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -71,7 +72,47 @@ def test_stored_tokenizer_is_used(open_texts):
 def test_missing_splits(open_texts):
     data = open_texts(TEXTS)
     with pytest.raises(ValueError, match=r"no split 'test': it has train \(4 documents\), validation \(1 documents\)"):
-        data.test  # noqa: B018
-    with pytest.raises(ValueError, match="no split 'dev'"):
-        open_texts(TEXTS, validation_split="dev")
-    assert open_texts(TEXTS, validation_split=None).validation is None
+        data.rows("test")
+    for split in ("dev", "train[:50", "train[:9]", "dev[:50%]"):
+        assert not data.has_split(split)
+        for field in ("train_split", "validation_split", "test_split"):
+            with pytest.raises(ValueError, match=f"no split {re.escape(repr(split))}: it has train"):
+                open_texts(TEXTS, **{field: split})
+    with pytest.raises(ValueError, match=r"'validation\[:10%\]' .* must have a document: it has none"):
+        open_texts(TEXTS, test_split="validation[:10%]")
+
+
+def test_test_split(open_texts):
+    data = open_texts(TEXTS)
+    assert data.test_split is None and not data.has_split("test")
+    assert open_texts(TEXTS, test_split=None).test_split is None
+    for split in ("validation", "train[:50%]", "train[2:]", "train[:1]+validation"):
+        data = open_texts(TEXTS, test_split=split)
+        assert data.has_split(split) and data.test_split == split
+        assert data.rows(split).rows_per_epoch
+    with pytest.raises(ValueError, match="no split"):
+        open_texts(TEXTS, test_split="test[:50%]")
+
+
+def test_test_split_lends_its_characters(open_texts):
+    config = TokenizerConfig(kind="characters")
+    data = open_texts(
+        TEXTS, validation=["only Ω", "there Ψ"], validation_split=None, test_split="validation[:1]", tokenizer=config
+    )
+    assert {"Ω", "Ψ"} & set(data.tokenizer.characters) == {"Ω"}
+
+
+def test_fingerprint_is_that_of_the_rows(open_texts, own_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    first = open_texts(TEXTS).train.fingerprint
+    assert open_texts(TEXTS).train.fingerprint == first  # built again: other files, the same tokens
+    monkeypatch.setenv("JAXLLM_CACHE", str(tmp_path / "other"))
+    assert open_texts(TEXTS).train.fingerprint == first
+    assert open_texts([*TEXTS, "more"], train_split="train[:4]").train.fingerprint == first
+    changed = [{"seq_len": 15}, {"packing": "fit"}, {"cross_document_attention": True}, {"seed": 1}]
+    others = [open_texts(["zne" + TEXTS[0][3:], *TEXTS[1:]]).train.fingerprint]
+    others += [open_texts(TEXTS, **fields).train.fingerprint for fields in changed]
+    texts = (["one text 月", "another"], ["one text 月a", "nother"])  # the same characters, cut in other places
+    others += [open_texts(t, tokenizer=TokenizerConfig(kind="characters")).train.fingerprint for t in texts]
+    assert len({first, *others}) == 8
+    assert open_texts(TEXTS).train.for_evaluation().fingerprint != first
+    assert open_texts(TEXTS, num_workers=2, prefetch=5).train.fingerprint == first

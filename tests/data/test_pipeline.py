@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxllm.data import RowSource, eval_batches, train_batches
+from jaxllm.data import RowSource, TokenizerConfig, eval_batches, train_batches
 
 TEXTS = [f"document {i} " + "abc xyz " * (i % 7) for i in range(60)]
 
@@ -82,7 +82,7 @@ def test_epochs_and_seeds_differ(open_texts):
 @pytest.mark.parametrize("across", [False, True])
 def test_evaluation_weights_add_up(open_texts, packing: str, across: bool):
     data = open_texts(TEXTS, validation=TEXTS[:9], packing=packing, cross_document_attention=across)
-    source = data.validation
+    source = data.rows("validation")
     batches = list(eval_batches(source, batch_size=4))
     assert all(batch["tokens"].shape == (4, 16) for batch in batches)
     weight = sum(batch["loss_weights"].sum() for batch in batches)
@@ -110,10 +110,25 @@ def test_cross_document_attention(open_texts):
 def test_rows_name_their_documents(open_texts):
     data = open_texts(["aaaaaaa", "bbb", "c" * 40], packing="fit")
     named = [data.train.describe(p) for p in range(data.train.rows_per_epoch)]
-    assert {name for names in named for name in names} == {"train:0", "train:1", "train:2"}
+    assert {name for names in named for name in names} == {
+        "train:0", "train:1", "train:2 tokens 0-15", "train:2 tokens 16-31", "train:2 tokens 32-39",
+    }  # fmt: skip
     for position, names in enumerate(named):
         tokens = set(data.train.rows(np.array([position]))["tokens"][0]) - {0, 256}
-        assert {chr(t) for t in tokens} == {{"train:0": "a", "train:1": "b", "train:2": "c"}[n] for n in names}
+        assert {chr(t) for t in tokens} == {{"train:0": "a", "train:1": "b", "train:2": "c"}[n.split()[0]] for n in names}
+
+
+def test_rows_name_their_tokens(open_texts):
+    source = open_texts(["one", "", "".join(map(chr, range(32, 127))) * 2], tokenizer=TokenizerConfig(kind="characters")).train
+    texts = {"train:0": "one", "train:2": "".join(map(chr, range(32, 127))) * 2}
+    for position in range(2 * source.rows_per_epoch):
+        read = ""
+        for described in source.describe(position):
+            name, _, tokens = described.partition(" tokens ")
+            first, last = map(int, tokens.split("-")) if tokens else (0, len(texts[name]) - 1)
+            read += texts[name][first : last + 1]
+        there = "".join(chr(32 + id) for id in source.rows(np.array([position]))["tokens"][0])
+        assert read == there
 
 
 def test_errors(open_texts):
@@ -125,9 +140,9 @@ def test_errors(open_texts):
     with pytest.raises(ValueError, match="examples consumed, from 0: got -1"):
         train_batches(data.train, batch_size=8, start=-1)
     with pytest.raises(ValueError, match="needs a source with a seed"):
-        train_batches(data.validation, batch_size=8)
+        train_batches(data.rows("validation"), batch_size=8)
     with pytest.raises(IndexError, match="rows 0 to 0: got 1"):
-        data.validation.rows(np.array([1]))
+        data.rows("validation").rows(np.array([1]))
     with pytest.raises(ValueError, match="'train' must have at least 16 tokens for rows of 16: it has 6; lower seq_len"):
         open_texts(["short"]).train  # noqa: B018
 

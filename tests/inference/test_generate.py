@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,59 @@ def test_one_program_a_bucket(model_and_params):
     assert (decode._prefill._cache_size(), decode.decode._cache_size()) == (1, 1)
     list(stream_tokens(model, params, [[1] * 40], SamplingConfig(max_tokens=5)))
     assert (decode._prefill._cache_size(), decode.decode._cache_size()) == (2, 2)
+
+
+VALUES = {
+    "temperature": (0.5, 0.8, 2.0),
+    "top_k": (1, 5, 99),
+    "top_p": (0.3, 0.9, 1.0),
+    "min_p": (0.01, 0.2, 1.0),
+    "repetition_penalty": (0.9, 1.0, 1.3),
+}
+GREEDY = {**VALUES, "temperature": (0.0, 0.0, 0.0), "top_k": (5, None, 7)}  # filters change nothing here
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"temperature": VALUES["temperature"]},
+        *({"temperature": VALUES["temperature"], name: VALUES[name]} for name in list(VALUES)[1:]),
+        VALUES,
+        GREEDY,
+    ],
+    ids=lambda values: "greedy" if values is GREEDY else "-".join(values),
+)
+def test_one_program_for_all_values_of_the_sampling(values):
+    """Which steps are on makes a program, their numbers do not."""
+    model, params = make(context_len=64, num_layers=1)
+    params = decode_params(model, params)
+    for name in ("_prefill", "decode"):
+        getattr(decode, name).clear_cache()
+    for numbers in zip(*values.values(), strict=True):
+        sampling = SamplingConfig(max_tokens=4, **dict(zip(values, numbers, strict=True)))
+        list(stream_tokens(model, params, [[1, 2, 3]], sampling))
+    assert (decode._prefill._cache_size(), decode.decode._cache_size()) == (1, 1)
+    other = {"temperature": 0.7 if values is GREEDY else 0.0}
+    list(stream_tokens(model, params, [[1, 2, 3]], SamplingConfig(max_tokens=4, **other)))
+    assert (decode._prefill._cache_size(), decode.decode._cache_size()) == (2, 2)
+
+
+def test_no_token_is_written_into_a_full_cache(model_and_params, monkeypatch):
+    """Every prompt length up to beyond the context, and completions that fill it to the last slot, or twice over."""
+    free = []
+
+    def watched(model, vocab_size, params, drawing, keys, state, steps):
+        free.append(state.cache.positions.shape[1] - int(state.cache.length) - int(steps))
+        return decode.decode(model, vocab_size, params, drawing, keys, state, steps)
+
+    monkeypatch.setattr(import_module("jaxllm.inference.generate"), "decode", watched)  # the name is also a function's
+    for length in range(1, CONTEXT + 3):
+        for max_tokens in (CONTEXT - length, CONTEXT - length + 1, 2 * CONTEXT):
+            if max_tokens > 0:
+                sampling = SamplingConfig(max_tokens=max_tokens, temperature=0.0)
+                (row,) = tokens_of(*model_and_params, [[1] * length], sampling)
+                assert len(row) == max_tokens
+    assert min(free) == 0
 
 
 @pytest.mark.parametrize(("length", "size"), [(1, 32), (32, 32), (33, 64), (65, 100), (100, 100)])

@@ -1,4 +1,4 @@
-"""`jaxllm generate`, with a model that was never trained."""
+"""`jaxllm generate`: with a model that was never trained, and once from the folder of a run."""
 
 import dataclasses
 import types
@@ -6,12 +6,14 @@ import types
 import jax
 import pytest
 
+import jaxllm
 import jaxllm.recipe
 from jaxllm.cli import run
 from jaxllm.cli.generate import SAMPLING, _parser
 from jaxllm.data.tokenizer import CharacterTokenizer
 from jaxllm.inference import SamplingConfig, generate
 from jaxllm.models import Transformer, TransformerConfig, init_params
+from tests.recipe import tiny
 
 TOKENIZER = CharacterTokenizer("abcdefgh")
 
@@ -83,3 +85,18 @@ def test_a_prompt_that_is_refused_prints_nothing_but_the_error(asked, capsys):
 def test_a_bad_option_is_refused_before_anything_is_loaded(asked, capsys):
     assert run(["generate", "run", "--prompt", "a", "--top-p", "3"]) == 2
     assert "top_p must be above 0 and at most 1: got 3.0" in capsys.readouterr().err and asked == []
+
+
+def test_the_folder_of_a_run_is_all_it_takes(tmp_path, capsys):
+    """Trained, saved, loaded twice: the command prints what `jaxllm.load` generates."""
+    run_dir = str(tmp_path / "run")
+    jaxllm.fit(tiny.config(run_dir=run_dir))
+    capsys.readouterr()
+    options = ["--max-tokens", "40", "--temperature", "0.8", "--top-k", "20", "--seed", "4"]
+    assert run(["generate", run_dir, "--prompt", "ROMEO:", *options]) == 0
+    printed = capsys.readouterr().out
+    (text,) = jaxllm.load(run_dir).generate("ROMEO:", max_tokens=40, temperature=0.8, top_k=20, seed=4)
+    assert printed == f"ROMEO:{text}\n" and len(text) == 40
+    (first,) = jaxllm.load(run_dir, step=8).generate("ROMEO:", max_tokens=40, temperature=0.8, top_k=20, seed=4)
+    assert run(["generate", run_dir, "--prompt", "ROMEO:", *options, "--checkpoint", "8"]) == 0
+    assert capsys.readouterr().out == f"ROMEO:{first}\n" != printed

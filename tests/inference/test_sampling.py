@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxllm.inference import SamplingConfig, sample
+from jaxllm.inference import SamplingConfig, make_drawing, sample
 from jaxllm.inference.sampling import (
     apply_min_p,
     apply_repetition_penalty,
@@ -84,15 +84,31 @@ def test_temperature_divides():
 def test_the_extremes_of_temperature_stay_finite(temperature):
     keys = jax.random.split(jax.random.key(0), 6)
     config = SamplingConfig(temperature=temperature, top_k=40, top_p=0.5, min_p=0.1)
-    ids = sample(keys, 1e3 * jnp.asarray(LOGITS), config)
+    ids = sample(keys, 1e3 * jnp.asarray(LOGITS), make_drawing(config))
     assert (ids >= 0).all() and (ids < 50).all()
     assert temperature > 1 or ids.tolist() == LOGITS.argmax(-1).tolist()
 
 
+@pytest.mark.parametrize("field", ["top_p", "min_p"])
+def test_the_smallest_probability_of_all_leaves_a_token_to_draw(field):
+    """1e-60 is 0 in float32, and no token reaches "less than nothing"."""
+    keys = jax.random.split(jax.random.key(0), 6)
+    ids = sample(keys, jnp.asarray(LOGITS), make_drawing(SamplingConfig(**{field: 1e-60})))
+    free = sample(keys, jnp.asarray(LOGITS), make_drawing(SamplingConfig()))
+    assert ids.tolist() == (LOGITS.argmax(-1) if field == "top_p" else free).tolist()
+
+
+def test_numbers_beyond_the_range_of_32_bits_are_the_largest_there():
+    drawing = make_drawing(SamplingConfig(temperature=1e60, top_k=10**15))
+    assert np.isfinite(drawing.temperature) and drawing.top_k == 2**31 - 1
+    logits = jnp.asarray(LOGITS)
+    np.testing.assert_array_equal(apply_top_k(logits, drawing.top_k), logits)
+
+
 def test_greedy_is_the_limit_of_small_temperatures():
     keys = jax.random.split(jax.random.key(0), 6)
-    greedy = sample(keys, jnp.asarray(LOGITS), SamplingConfig(temperature=0.0))
-    nearly = sample(keys, jnp.asarray(LOGITS), SamplingConfig(temperature=1e-4))
+    greedy = sample(keys, jnp.asarray(LOGITS), make_drawing(SamplingConfig(temperature=0.0)))
+    nearly = sample(keys, jnp.asarray(LOGITS), make_drawing(SamplingConfig(temperature=1e-4)))
     assert greedy.tolist() == nearly.tolist() == LOGITS.argmax(-1).tolist()
 
 
@@ -105,7 +121,7 @@ def test_draws_follow_the_probabilities_that_the_steps_leave(options, kept):
     draws = 20_000
     keys = jax.random.split(jax.random.key(1), draws)
     tile = lambda x: jnp.tile(jnp.asarray(x)[None], (draws, 1))  # noqa: E731
-    ids = sample(keys, tile(row), config, tile(seen))
+    ids = sample(keys, tile(row), make_drawing(config), tile(seen))
     logits = row.copy()
     logits[0] /= 1.6
     expected = softmax(logits[:kept] / 0.7)
@@ -117,8 +133,8 @@ def test_draws_follow_the_probabilities_that_the_steps_leave(options, kept):
 def test_a_row_draws_the_same_in_any_batch():
     keys = jax.random.split(jax.random.key(2), 6)
     config = SamplingConfig(top_p=0.9)
-    together = sample(keys, jnp.asarray(LOGITS), config).tolist()
-    alone = [sample(keys[i : i + 1], jnp.asarray(LOGITS[i : i + 1]), config).tolist()[0] for i in range(6)]
+    together = sample(keys, jnp.asarray(LOGITS), make_drawing(config)).tolist()
+    alone = [sample(keys[i : i + 1], jnp.asarray(LOGITS[i : i + 1]), make_drawing(config)).tolist()[0] for i in range(6)]
     assert together == alone
 
 

@@ -1,18 +1,25 @@
 """A run from its recipe to its report, and what ends one early."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
+import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.hardware import ProfileConfig
 from jaxllm.recipe import find_recipe, fit, load
-from jaxllm.training import EvaluateConfig, LogConfig, NonFiniteLoss, OptimizerConfig, read_metrics
+from jaxllm.recipe.run_folder import choose_folder
+from jaxllm.training import EvaluateConfig, LogConfig, NonFiniteLoss, OptimizerConfig, ScheduleConfig, read_metrics
 from tests.recipe import tiny
+
+assemble_module = sys.modules["jaxllm.recipe.assemble"]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,8 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path):
     )
     fitted = fit(recipe)
     assert (fitted.ended, fitted.step) == ("patience", 8)  # best at 2; then 4, 6, 8 without a better one
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert fit(recipe).step == 8 and (tmp_path / "run" / "metrics.jsonl").read_text() == lines
 
 
 def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
@@ -100,29 +109,55 @@ def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
     assert load(tmp_path / "run").step == best
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path):
-    recipe = tiny.config(
-        run_dir=str(tmp_path / "run"),
-        steps=40,
-        optimizer=OptimizerConfig(name="sgd", learning_rate=1e30, clip_norm=None, weight_decay=0.0),
-        checkpoint=CheckpointConfig(every=1),
+def break_batches(monkeypatch, first: int, last: int):
+    """Makes the loss of these steps NaN, by a mark of 1000 on the tokens of their batches."""
+    make_loss, place, steps = assemble_module.make_loss, assemble_module.Job._place, itertools.count(1)
+
+    def make_broken_loss(model, config):
+        loss = make_loss(model, config)
+
+        def broken(params, batch, key):
+            marked = batch["tokens"][0, 0] >= 1000
+            sums = loss(params, {**batch, "tokens": batch["tokens"] % 1000}, key)
+            return jax.tree.map(lambda x: x * jnp.where(marked, jnp.nan, 1.0), sums)
+
+        return broken
+
+    def marking_place(job, batch):
+        is_training = len(batch["tokens"]) == 8
+        mark = 1000 if is_training and first <= next(steps) <= last else 0
+        return place(job, {**batch, "tokens": batch["tokens"] + np.int32(mark)})
+
+    monkeypatch.setattr(assemble_module, "make_loss", make_broken_loss)
+    monkeypatch.setattr(assemble_module.Job, "_place", marking_place)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path, monkeypatch):
+    """The checkpoint of the step before is suspect: its parameters are what gave this loss."""
+    break_batches(monkeypatch, 6, 6)
+    recipe = tiny.config(run_dir=str(tmp_path / "run"), checkpoint=CheckpointConfig(every=1, keep_last=3))
+    message = (
+        r"got loss nan, gradient norm nan at step 6; the last good checkpoint is step 4 \(step 5 is suspect: delete it to go "
+        r"on from an earlier one\)\. The batch: tiny_shakespeare:train tokens "
     )
-    with pytest.raises(
-        NonFiniteLoss, match=r"at step \d+; the last good checkpoint is step 1\. The batch: tiny_shakespeare:train"
-    ):
+    with pytest.raises(NonFiniteLoss, match=message):
         fit(recipe)
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_skipping_goes_on(tmp_path, capsys):
-    recipe = tiny.config(
-        run_dir=str(tmp_path / "run"),
-        on_nonfinite="skip",
-        optimizer=OptimizerConfig(name="sgd", learning_rate=1e30, clip_norm=None, weight_decay=0.0),
-        evaluate=EvaluateConfig(every=100, batch_size=64, batches=1),
-    )
-    assert fit(recipe).step == 12
-    assert "update skipped" in capsys.readouterr().out
+def test_skipping_leaves_the_update_out_and_goes_on(tmp_path, monkeypatch, capsys):
+    break_batches(monkeypatch, 4, 5)
+    fitted = fit(tiny.config(run_dir=str(tmp_path / "run"), on_nonfinite="skip"))
+    assert fitted.step == 12 and capsys.readouterr().out.count("update skipped") == 2
+    train = [line for line in read_metrics(tmp_path / "run") if line["split"] == "train"]
+    assert [line["step"] for line in train if line["loss"] is None] == [4, 5]
+    assert train[-1]["loss"] < 4.15  # it has learnt in the other steps
+
+
+def test_skipping_ends_where_nothing_else_happens(tmp_path, monkeypatch):
+    break_batches(monkeypatch, 2, 10**6)
+    with pytest.raises(NonFiniteLoss, match="at step 11"):
+        fit(tiny.config(run_dir=str(tmp_path / "run"), steps=20, on_nonfinite="skip"))
 
 
 def test_the_average_of_parameters_is_what_is_evaluated(tmp_path):
@@ -132,3 +167,29 @@ def test_the_average_of_parameters_is_what_is_evaluated(tmp_path):
     train = [line["loss"] for line in lines if line["split"] == "train"]
     validation = [line["loss"] for line in lines if line["split"] == "validation"]
     assert train[-1] < train[0] - 0.5 and validation[-1] > train[0] - 0.3  # the average has hardly moved in 12 steps
+
+
+def test_a_longer_run_keeps_its_schedule(tmp_path):
+    """A recipe that leaves the end of its decay to its length: going on for longer does not move it."""
+    schedule = ScheduleConfig(warmup_steps=2)
+    recipe = tiny.config(run_dir=str(tmp_path / "run"), steps=6, optimizer=OptimizerConfig(schedule=schedule))
+    fit(recipe)
+    fit(dataclasses.replace(recipe, steps=9))
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "run") if line["split"] == "train"]
+    assert rates[6:] == pytest.approx([1e-4] * 3) and rates[5] > 1e-4
+
+
+def test_one_process_a_folder(tmp_path):
+    recipe = tiny.config(run_dir=str(tmp_path / "run"))
+    folder, _ = choose_folder(recipe)
+    with folder.claimed(), pytest.raises(ValueError, match="another process is training in"):
+        fit(recipe)
+    assert not (tmp_path / "run").exists()  # nothing came to be in it
+
+
+def test_other_data_is_refused(tmp_path, monkeypatch):
+    recipe = tiny.config(run_dir=str(tmp_path / "run"), steps=4)
+    fit(recipe)
+    monkeypatch.setattr(assemble_module.Job, "identity", {"tokenizer": "same?", "data": "other"})
+    with pytest.raises(ValueError, match="the tokenizer of .* must be the one that its checkpoint of step 4 was trained with"):
+        fit(dataclasses.replace(recipe, steps=8))
