@@ -15,17 +15,38 @@ from contextlib import contextmanager
 LOGS = ("absl", "asyncio")
 
 
+_lock = threading.Lock()
+_users = 0
+
+
 @contextmanager
 def quiet_orbax() -> Iterator[None]:
     """Inside, drop Orbax's log lines and the remains of its failed reads and writes; all else passes as before.
 
-    Threads may be inside at the same time: the first one in starts it, the last one out ends it.
+    After an error the hook for the remains stays: the replies that find no loop come when they like, seconds later from
+    a slow disk. Threads may be inside at the same time: the first one in starts it, the last one out ends it.
     """
-    _hook.enter()
+    global _users
+    with _lock:
+        _users += 1
+        for name in LOGS:
+            logging.getLogger(name).addFilter(_not_about_orbax)
+        if not isinstance(sys.unraisablehook, _Hook):
+            sys.unraisablehook = _Hook(sys.unraisablehook)
+        hook = sys.unraisablehook
     try:
         yield
+    except BaseException:
+        hook.stays = True
+        raise
     finally:
-        _hook.leave()
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                for name in LOGS:
+                    logging.getLogger(name).removeFilter(_not_about_orbax)
+                if sys.unraisablehook is hook and not hook.stays:
+                    sys.unraisablehook = hook.earlier
 
 
 @contextmanager
@@ -44,34 +65,13 @@ def _not_about_orbax(record: logging.LogRecord) -> bool:
 class _Hook:
     """A `sys.unraisablehook` that passes on what is not about Orbax's closed loops."""
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._users = 0
-        self._earlier = sys.unraisablehook
-
-    def enter(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._earlier, sys.unraisablehook = sys.unraisablehook, self
-                for name in LOGS:
-                    logging.getLogger(name).addFilter(_not_about_orbax)
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                for name in LOGS:
-                    logging.getLogger(name).removeFilter(_not_about_orbax)
-                if sys.unraisablehook is self:
-                    sys.unraisablehook = self._earlier
+    def __init__(self, earlier):
+        self.earlier = earlier
+        self.stays = False
 
     def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
         code = getattr(unraisable.object, "cr_code", None)
         abandoned = code is not None and "orbax" in code.co_filename
         late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
         if not abandoned and not late:
-            self._earlier(unraisable)
-
-
-_hook = _Hook()
+            self.earlier(unraisable)

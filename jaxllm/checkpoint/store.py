@@ -147,8 +147,7 @@ class Store:
         if not steps:
             raise CheckpointError(f"no checkpoint in {self._folder}: train first, or name another run folder")
         candidates = [s for s in reversed(steps) if step is None or s <= step]
-        with quiet_orbax():
-            candidate, arrays, meta, damaged = self._newest_good(candidates, wanted, prefix)
+        candidate, arrays, meta, damaged = self._newest_good(candidates, wanted, prefix)
         if step in damaged:
             raise CheckpointError(
                 f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]}): the previous good one is step {candidate}"
@@ -165,7 +164,8 @@ class Store:
         damaged: dict[int, str] = {}
         for step in candidates:
             try:
-                arrays, meta = read_verified(self._checkpointer, self._folder / str(step), wanted, prefix)
+                with quiet_orbax():
+                    arrays, meta = read_verified(self._checkpointer, self._folder / str(step), wanted, prefix)
             except Damaged as damage:
                 damaged[step] = str(damage)
                 continue

@@ -73,8 +73,9 @@ def set_up_cpu() -> CpuSetup:
         import jax
 
         jax.config.update("jax_num_cpu_devices", _chosen.num_devices)
-    if _chosen.flags:
-        os.environ["XLA_FLAGS"] = _chosen.flags
+        # Both into the environment, so that a process started from here is set up in the same way.
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(_chosen.num_devices)
+        os.environ["XLA_FLAGS"] = _chosen.flags or ""
     return _chosen
 
 

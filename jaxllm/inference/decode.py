@@ -106,7 +106,7 @@ def prefill(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 4))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _prefill(
     model, vocab_size, cache_len, params, drawing, tokens, positions, segment_ids, longest, last, drawn, row_keys, seen
 ) -> DecodeState:

@@ -114,14 +114,16 @@ def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrup
                 validation, improved = _evaluate(loop, state, progress)
             save = save or (improved and loop.keep_best)
         enough = out_of_patience(loop.config, progress)
+        ends = last or enough or stop is not None
         if save or enough:
             with loop.timer.paused():
-                _save(loop, state, progress, validation)
-        if stop is not None or enough:
+                _save(loop, state, progress, validation, must_succeed=ends)
+        if ends:
             ended = "finished" if last else stop or "patience"
             break
     loop.profile.close()
     loop.store.wait()
+    _warn_of_failures(loop)
     return state, ended
 
 
@@ -180,10 +182,21 @@ def out_of_patience(config: EvaluateConfig, progress: Progress) -> bool:
     return config.patience is not None and progress.evaluations_since_best >= config.patience
 
 
-def _save(loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None) -> None:
+def _save(
+    loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None, *, must_succeed: bool
+) -> None:
     """A failed save on the way does not end the run: the next one may find room again, and the last one must."""
     loop.log.flush()
+    _warn_of_failures(loop)
     try:
         loop.store.save(progress.step, state, {"progress": vars(progress).copy(), **loop.identity}, metrics=validation)
     except SaveError as error:
+        if must_succeed:
+            raise
         loop.log.message(f"warning: {error}. Training goes on")
+
+
+def _warn_of_failures(loop: Loop) -> None:
+    """Says what went wrong in the background since the last look."""
+    while (failure := loop.store.failure()) is not None:
+        loop.log.message(f"warning: {failure}")

@@ -63,13 +63,24 @@ def test_other_messages_pass(monkeypatch, caplog):
     assert len(caplog.records) == 2
 
 
-def test_nothing_stays_after_an_error(tmp_path):
-    before = sys.unraisablehook, [list(logging.getLogger(name).filters) for name in LOGS]
+def test_what_stays(tmp_path, monkeypatch):
+    """Nothing after a save and a restore; after an error the hook alone, once, for what comes late."""
+
+    def earlier(unraisable):
+        raise AssertionError(unraisable)
+
+    monkeypatch.setattr("sys.unraisablehook", earlier)
+    filters = [list(logging.getLogger(name).filters) for name in LOGS]
+    state = abstract({"x": jnp.ones(3)})
     store = Store(tmp_path)
     store.save(1, {"x": jnp.ones(3)}, {})
     store.wait()
+    store.restore(state)
+    assert sys.unraisablehook is earlier
     (tmp_path / "1" / "state" / "manifest.ocdbt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no good checkpoint"):
-        store.restore(abstract({"x": jnp.ones(3)}))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="no good checkpoint"):
+            store.restore(state)
+        assert vars(sys.unraisablehook)["earlier"] is earlier
     store.close()
-    assert (sys.unraisablehook, [logging.getLogger(name).filters for name in LOGS]) == before
+    assert [logging.getLogger(name).filters for name in LOGS] == filters

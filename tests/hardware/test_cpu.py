@@ -42,6 +42,12 @@ def test_the_cached_choice_is_used(cache):
     assert in_process() == [3, FLAG, "fastest in the CPU probe", str(cache / "xla")]
 
 
+def test_a_process_started_from_there_is_set_up_in_the_same_way(cache):
+    child = "import jax, json, os; print(json.dumps([jax.device_count(), os.environ['XLA_FLAGS']]))"
+    start = f"import subprocess, sys; sys.stdout.flush(); subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    assert in_process("from jaxllm.hardware import set_up\nset_up()\n" + start) == [3, FLAG]
+
+
 def test_tuning_can_be_switched_off(cache):
     assert in_process(JAXLLM_CPU_TUNING="off")[:3] == [1, "", "JAXLLM_CPU_TUNING=off"]
 

@@ -1,6 +1,7 @@
 """A run from its recipe to its report, and what ends one early."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import math
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.checkpoint import CheckpointConfig, SaveError, Store
 from jaxllm.hardware import ProfileConfig
 from jaxllm.recipe import find_recipe, fit, load
 from jaxllm.recipe.run_folder import choose_folder
@@ -193,3 +194,30 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(assemble_module.Job, "identity", {"tokenizer": "same?", "data": "other"})
     with pytest.raises(ValueError, match="the tokenizer of .* must be the one that its checkpoint of step 4 was trained with"):
         fit(dataclasses.replace(recipe, steps=8))
+
+
+class TestFullDisk:
+    """The check for free space says there is none, at some steps."""
+
+    def fit(self, folder, monkeypatch, full_at):
+        real = Store._make_room
+
+        def make_room(store, step, size):
+            if step in full_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(store, step, size)
+
+        monkeypatch.setattr(Store, "_make_room", make_room)
+        return fit(tiny.config(run_dir=str(folder), checkpoint=CheckpointConfig(every=4, keep_best=0)))
+
+    def test_on_the_way_the_run_goes_on(self, tmp_path, monkeypatch, capsys):
+        assert self.fit(tmp_path / "run", monkeypatch, full_at={8}).step == 12
+        said = capsys.readouterr().out
+        assert "warning: checkpoint of step 8 could not be saved" in said and "Training goes on" in said
+        assert load(tmp_path / "run").step == 12
+
+    def test_at_the_end_it_is_an_error_and_the_last_good_one_stays(self, tmp_path, monkeypatch):
+        with pytest.raises(SaveError, match="checkpoint of step 12 could not be saved"):
+            self.fit(tmp_path / "run", monkeypatch, full_at={12})
+        assert load(tmp_path / "run").step == 8
+        assert not (tmp_path / "run" / "results.json").exists()
