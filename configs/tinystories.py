@@ -3,7 +3,7 @@
 Reproduces  nothing exact: the architecture and data of the small models in arXiv:2305.07759
 Data        jaxllm data build tinystories tinystories.txt --split-by characters --validation-fraction 0.05 --test-fraction 0
 Command     jaxllm train configs/tinystories.py
-Hardware    two CPU cores, about four minutes
+Hardware    two CPU cores, about five minutes
 Result      scripts/benchmark/results/run--tinystories--*.json, on the first 0.9 million characters of TinyStories
 """
 

@@ -32,10 +32,9 @@ def quickstart() -> str:
     assert run is not None
     found = run["results"]
     return (
-        "```\n"
-        f"2000/2000  validation loss {found['validation_loss']:.4f}\n"
-        f"{found['step_ms']:.0f} ms a step, {found['tokens_per_second']:,.0f} tokens/s\n\n"
-        f"{_lines(found['sample'], 9)}\n```"
+        f"```\n{found['steps']}/{found['steps']}  validation loss {found['validation_loss']:.4f}\n\n"
+        f"{_lines(found['sample'], 9)}\n```\n\n"
+        f"{_minutes(found['seconds'])} of steps, {found['step_ms']:.0f} ms each, {found['tokens_per_second']:,.0f} tokens/s."
     )
 
 
@@ -45,7 +44,7 @@ def recipes() -> str:
         what = path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0].rstrip(".")
         run = newest_record("run", path.stem)
         rows.append(f"| `{path.stem}` | {what} | {_figure(run) if run else 'not run'} |")
-    return "\n".join(rows)
+    return "\n".join(["| recipe | what | run here |", "|---|---|---|", *rows])
 
 
 def speed() -> str:
