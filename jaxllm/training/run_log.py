@@ -195,7 +195,7 @@ def _open_tensorboard(folder: Path, resume_step: int | None, opened: ExitStack) 
 
 def _open_wandb(folder: Path, project: str, opened: ExitStack) -> Callable[[list[dict]], None]:
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"log.wandb_project needs the package wandb: got {project!r}, but wandb is not installed. "
