@@ -41,7 +41,7 @@ def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str
         "topic": topic,
         "recipe": recipe.name,
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]),
         "notes": notes,
         "results": results,
         "environment": where,
