@@ -4,6 +4,7 @@ python scripts/benchmark/run_result.py runs/shakespeare_char
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from statistics import median
@@ -35,7 +36,7 @@ def main() -> None:
     results["seconds"] = json.loads((options.run_dir / "results.json").read_text())["seconds"]
     results["sample"] = json.loads((options.run_dir / "results.json").read_text())["sample"]
     notes = "One run. Losses in nats per token over the whole split; seconds is training with its evaluations, compiling apart."
-    path = write_record(options.topic, recipe, results, notes)
+    path = write_record(options.topic, dataclasses.replace(recipe, run_dir=None), results, notes)
     print(path)
     print(json.dumps({name: value for name, value in results.items() if name != "sample"}, indent=1))
 
