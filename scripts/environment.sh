@@ -39,7 +39,7 @@ make_environment() {
         return
     fi
     echo "$folder: installing jaxllm and what it needs (some minutes the first time)"
-    if ! "$folder/bin/python" -m pip install -qq --disable-pip-version-check -e "$what"; then
+    if ! "$folder/bin/python" -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat -e "$what"; then
         echo "error: pip could not install $what into $folder; is there a network? Run the script again when there is" >&2
         return 1
     fi

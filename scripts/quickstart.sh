@@ -24,3 +24,4 @@ echo "sampling from $run_dir"
 .venv/bin/jaxllm generate "$run_dir" --prompt "ROMEO:" --max-tokens 300
 echo
 echo "the report with the loss curve: $run_dir/report.html"
+echo "to use the command jaxllm in this shell: source .venv/bin/activate"

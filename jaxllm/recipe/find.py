@@ -29,8 +29,8 @@ def find_recipe(source: str) -> Recipe:
         return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=str(path))
     if not path.is_file():
         there = sorted(str(file) for folder in {path.parent, Path("configs")} for file in folder.glob("*.py"))
-        near = difflib.get_close_matches(source, there, n=1) or there
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = difflib.get_close_matches(source, there, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; recipes here: {', '.join(there)}" if there else ""
         raise FileNotFoundError(f"no recipe or run folder {source}{hint}")
     return load_json(path) if path.suffix == ".json" else _from_python(path)
 
