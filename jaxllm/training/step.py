@@ -37,30 +37,31 @@ def make_train_step(
       on_nonfinite: "skip" leaves parameters and optimizer as they were where loss or gradient is not finite.
     """
 
-    def gradient(params: Any, batch: Batch, weight: Array, key: Array | None) -> tuple[LossSums, Any]:
-        """Of this part's share of the mean loss over the global batch, whose tokens weigh `weight`."""
+    def gradient(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
+        """Of the summed loss; it is divided by the weight of the whole batch once, at the end."""
 
         def total(params: Any) -> tuple[Array, LossSums]:
             sums = loss(params, batch, key)
-            return (sums.cross_entropy + z_loss * sums.z) / weight, sums
+            return sums.cross_entropy + z_loss * sums.z, sums
 
         (_, sums), grads = jax.value_and_grad(total, has_aux=True)(params)
         return sums, grads
 
-    def accumulated(params: Any, batch: Batch, weight: Array, key: Array | None) -> tuple[LossSums, Any]:
+    def accumulated(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
         parts = jax.tree.map(lambda x: _split(x, accumulate), batch)
 
         def add(so_far: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
             part_key = None if key is None else jax.random.fold_in(key, part[1])
-            return jax.tree.map(jnp.add, so_far, gradient(params, part[0], weight, part_key)), None
+            return jax.tree.map(jnp.add, so_far, gradient(params, part[0], part_key)), None
 
         zeros = (LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3))), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(key, state.step) if dropout else None
-        weight = jnp.sum(batch["loss_weights"])
-        sums, grads = (gradient if accumulate == 1 else accumulated)(state.params, batch, weight, step_key)
+        sums, grads = (gradient if accumulate == 1 else accumulated)(state.params, batch, step_key)
+        weight = sums.weight
+        grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
