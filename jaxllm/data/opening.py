@@ -1,18 +1,14 @@
 """From a `DataConfig` to rows: find the data set, get the tokenizer, tokenize the splits when they are first used."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from jaxllm.data.config import DataConfig
 from jaxllm.data.rows import RowSource
 from jaxllm.data.source import TextSet, TextSplit, find_text_set
 from jaxllm.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from jaxllm.data.tokens import tokenize_split
+from jaxllm.data.tokens import tokenize_split, write_whole
 from jaxllm.hardware import cache_dir
 
 
@@ -82,7 +78,7 @@ def _tokenizer(config: DataConfig, splits: list[TextSplit]) -> Tokenizer:
     name = hashlib.sha256(repr((config.tokenizer, [s.fingerprint for s in texts.splits])).encode()).hexdigest()[:24]
     folder = cache_dir() / "tokenizers" / name
     if not folder.is_dir():
-        _save_whole(train_tokenizer(config.tokenizer, texts), folder)
+        write_whole(folder, train_tokenizer(config.tokenizer, texts).save)
     return load_tokenizer(folder)
 
 
@@ -95,17 +91,3 @@ class _Texts:
     def __iter__(self):
         for split in self.splits:
             yield from split
-
-
-def _save_whole(tokenizer: Tokenizer, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        tokenizer.save(work)
-        try:
-            os.rename(work, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process finished first, with the same result
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

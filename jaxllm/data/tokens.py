@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,10 +70,16 @@ def tokenize_split(split: TextSplit, tokenizer: Tokenizer, *, num_workers: int =
     folder = cache_dir() / "tokens" / name
     if folder.is_dir():
         return TokenTable(folder)
+    write_whole(folder, lambda work: _write(split, tokenizer, work, num_workers))
+    return TokenTable(folder)
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a hidden folder, which then takes the name `folder`: a reader sees all of it or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write(split, tokenizer, work, num_workers)
+        write(work)
         try:
             os.rename(work, folder)
         except OSError:
@@ -81,7 +87,6 @@ def tokenize_split(split: TextSplit, tokenizer: Tokenizer, *, num_workers: int =
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return TokenTable(folder)
 
 
 @dataclass(frozen=True)
