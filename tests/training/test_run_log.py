@@ -1,5 +1,7 @@
 import json
+import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -137,32 +139,44 @@ def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
         RunLog(tmp_path, LogConfig(wandb_project="demo", tensorboard=False), 10)
 
 
-def test_wandb_is_given_each_run_under_one_id(tmp_path, monkeypatch):
-    calls = []
+def test_wandb_offline_is_given_each_run_under_one_id(tmp_path):
+    """Weights & Biases itself, in processes of its own: it starts a service that would outlive this one's patience."""
+    for first, last, resume in [(1, 5, None), (6, 10, 5)]:
+        program = WANDB_PROGRAM.format(folder=str(tmp_path), first=first, last=last, resume=resume)
+        environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
+        subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, env=environment, timeout=120)
+    runs = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    run_id = (tmp_path / "wandb_run_id").read_text()
+    assert [path.name for path in runs] == [f"run-{run_id}.wandb"] * 2
+    histories = [wandb_history(path) for path in runs]
+    assert [h["step"] for h in histories[0]] == [5] and [h["step"] for h in histories[1]] == [10]
+    assert histories[0][0]["train/loss"] == pytest.approx(1 / 5) and histories[1][0]["train/loss"] == pytest.approx(1 / 10)
 
-    class FakeRun:
-        def define_metric(self, name, step_metric):
-            pass
 
-        def log(self, values):
-            calls.append(values)
+WANDB_PROGRAM = """
+from pathlib import Path
+from jaxllm.training import LogConfig, RunLog
+from tests.training.test_run_log import log_steps
+config = LogConfig(every=5, tensorboard=False, wandb_project="demo")
+log_steps(Path({folder!r}), range({first}, {last} + 1), config=config, resume_step={resume})
+"""
 
-        def finish(self):
-            calls.append("finish")
 
-    class FakeWandb:
-        @staticmethod
-        def init(**arguments):
-            calls.append(arguments["id"])
-            return FakeRun()
+def wandb_history(path) -> list[dict]:
+    """The logged rows in the file of an offline run: after 7 bytes, records of checksum, length, type 1 (whole) and message."""
+    from wandb.proto.wandb_internal_pb2 import Record
 
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb)
-    config = LogConfig(every=5, tensorboard=False, wandb_project="demo")
-    log_steps(tmp_path, range(1, 6), config=config)
-    log_steps(tmp_path, range(6, 11), config=config, resume_step=5)
-    first, values, end, second, *_ = calls
-    assert first == second and end == "finish"
-    assert values == {"step": 5, "train/loss": pytest.approx(0.2)}
+    data, at, rows = path.read_bytes(), 7, []
+    assert len(data) < 2**15, "longer files are cut into blocks"
+    while at < len(data):
+        length, kind = struct.unpack_from("<4xHB", data, at)
+        assert kind == 1
+        record = Record.FromString(data[at + 7 : at + 7 + length])
+        at += 7 + length
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+    return rows
 
 
 def test_a_broken_line_is_named(tmp_path):
