@@ -1,31 +1,46 @@
 """What does the network compute?
 
 `Transformer(config).apply({"params": params}, tokens, ...) -> Output`: training, prefill and decoding are this one
-call. Parameters are plain nested dicts; the cache is passed in and handed back; blocks are chosen by the config.
+call. `EncoderDecoder` and `VisionTransformer` are made of the same blocks. Parameters are plain nested dicts; the cache
+is passed in and handed back; blocks are chosen by the config.
 """
 
-from jaxllm.models.cache import Cache, init_cache, widen_cache
+from jaxllm.models.cache import Cache, init_cache, take_rows, widen_cache
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.count import count_params, train_flops_per_token
-from jaxllm.models.transformer import (
-    Output,
-    Transformer,
-    abstract_params,
-    init_params,
-    unembed_hidden,
-    unstack_layers,
-)
+from jaxllm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, unembed_decoder
+from jaxllm.models.experts import router_losses
+from jaxllm.models.head import unembed_hidden
+from jaxllm.models.init import Model, ModelConfig, abstract_params, init_params, make_model
+from jaxllm.models.options import ExpertsConfig, HeadConfig, RopeScaling
+from jaxllm.models.stack import unstack_layers
+from jaxllm.models.transformer import Encoded, Output, Transformer
+from jaxllm.models.vision import VisionConfig, VisionTransformer
 
 __all__ = [
     "Cache",
+    "Encoded",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "ExpertsConfig",
+    "HeadConfig",
+    "Model",
+    "ModelConfig",
     "Output",
+    "RopeScaling",
     "Transformer",
     "TransformerConfig",
+    "VisionConfig",
+    "VisionTransformer",
     "abstract_params",
     "count_params",
     "init_cache",
     "init_params",
+    "make_model",
+    "router_losses",
+    "take_rows",
     "train_flops_per_token",
+    "unembed_decoder",
     "unembed_hidden",
     "unstack_layers",
     "widen_cache",

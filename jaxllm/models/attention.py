@@ -1,5 +1,7 @@
 """Attention: who may look at whom, the weighted mean, and the layer around it."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -8,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxllm.models.cache import write
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.layers import Norm, Project, dropout
-from jaxllm.models.position import alibi_slopes, rope
+from jaxllm.models.layers import Norm, Project, dropout, parameter
+from jaxllm.models.position import Rotation, rope
 from jaxllm.sharding import einsum, shard
 from jaxllm.sharding.constrain import current_mesh
 
@@ -21,19 +23,27 @@ def attention_mask(
     key_positions: Int[Array, "B S"],
     query_segments: Int[Array, "B T"],
     key_segments: Int[Array, "B S"],
-    window: int | None,
+    *,
+    window: int | None = None,
+    causal: bool = True,
+    prefix: Bool[Array, "B S"] | None = None,
 ) -> Bool[Array, "B T S"]:
-    """True where a query may look at a key: not later, in the same segment, within the window, and not padding."""
+    """True where a query may look at a key: in the same segment, within the window, not padding, and not later if causal.
+
+    Args:
+      prefix: keys that the whole segment sees, later ones too.
+    """
     distance = query_positions[:, :, None] - key_positions[:, None, :]
-    allowed = (distance >= 0) & (query_segments[:, :, None] == key_segments[:, None, :])
-    allowed &= (key_segments != 0)[:, None, :]
-    return allowed if window is None else allowed & (distance < window)
+    allowed = segments_match(query_segments, key_segments)
+    if causal:
+        earlier = distance >= 0
+        allowed &= earlier if prefix is None else earlier | prefix[:, None, :]
+    return allowed if window is None else allowed & (jnp.abs(distance) < window)
 
 
-def alibi_bias(query_positions: Int[Array, "B T"], key_positions: Int[Array, "B S"], num_heads: int) -> Float[Array, "B N T S"]:
-    """-slope_n · distance, to be added to the attention logits."""
-    distance = query_positions[:, None, :, None] - key_positions[:, None, None, :]
-    return -jnp.asarray(alibi_slopes(num_heads))[None, :, None, None] * jnp.abs(distance).astype(jnp.float32)
+def segments_match(query_segments: Int[Array, "B T"], key_segments: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+    """True where query and key are of one segment, and the key is not padding."""
+    return (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments != 0)[:, None, :]
 
 
 def attention_weights(
@@ -42,14 +52,16 @@ def attention_weights(
     mask: Bool[Array, "B T S"],
     bias: Float[Array, "B N T S"] | None = None,
     softcap: float | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "B N T S"]:
-    """softmax(q kᵀ / √H + bias) over the keys that `mask` allows, in float32.
+    """softmax(scale · q kᵀ + bias) over the keys that `mask` allows, in float32.
 
     Args:
       mask: a row with no True gets equal weights, not NaN.
       softcap: c in c · tanh(logit / c), applied before the bias.
+      scale: by default 1 / √H.
     """
-    q_BTKGH = _group(q * q.shape[-1] ** -0.5, k.shape[1])
+    q_BTKGH = _group(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.shape[1])
     logits = einsum(
         "BTKGH,BKSH->BKGTS", q_BTKGH, k, out=("batch", "kv_heads", None, "time", "cache"), dtype=jnp.dtype(jnp.float32)
     )
@@ -76,64 +88,117 @@ def _group(q: Float[Array, "B T N H"], num_kv_heads: int) -> Float[Array, "B T K
     return q.reshape(B, T, num_kv_heads, N // num_kv_heads, H)
 
 
+class Seen(NamedTuple):
+    """What the queries of one layer may look at, and how."""
+
+    mask: Bool[Array, "B T S"]
+    bias: Float[Array, "B N T S"] | None = None
+    """Added to the attention logits."""
+    rotation: Rotation | None = None
+    """Of queries and keys."""
+    distance: Int[Array, "B T S"] | None = None
+    """Query position - key position, for position="relative_key" and "relative_key_query"."""
+    head_mask: Float[Array, " N"] | None = None
+    """Factor on each head's attention weights."""
+
+
 class Attention(nn.Module):
-    """Multi-head, grouped-query or multi-query self-attention, with the cache passed in and handed back."""
+    """Multi-head, grouped-query or multi-query attention to the same tokens, or to an encoder's output (`cross`)."""
 
     config: TransformerConfig
+    cross: bool = False
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
-        bias: Float[Array, "B N T S"] | None,
-        cache: tuple[Array, Array] | None,
-        start: Int[Array, ""] | None,
-        dropout_key: Array | None,
+        seen: Seen,
+        memory: Float[Array, "B S M"] | None = None,
+        keys_values: tuple[Array, Array] | None = None,
+        start: Int[Array, ""] | None = None,
+        dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None, Float[Array, "B N T S"]]:
-        """Returns the output, the updated (keys, values), and the attention weights (unused ones cost nothing)."""
+        """Returns the output, the (keys, values) to keep, and the attention weights (unused ones cost nothing).
+
+        Args:
+          memory: the encoder's output, to make keys and values from; without it `keys_values` are those of an earlier call.
+          keys_values: the cache; of the same tokens, it is written at `start`.
+        """
         config = self.config
-        q = self._heads("query", "heads", config.num_heads, x)
-        k = self._heads("key", "kv_heads", config.kv_heads, x)
-        v = self._heads("value", "kv_heads", config.kv_heads, x)
-        if config.qk_norm:
-            q = Norm(config, axis="head_dim", rms=True, name="query_norm")(q)
-            k = Norm(config, axis="head_dim", rms=True, name="key_norm")(k)
-        if config.position == "rotary":
-            q, k = rope(q, positions, config.rope_theta), rope(k, positions, config.rope_theta)
-        k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
-        if cache is not None and start is not None:
-            k, v = write(cache[0], k, start, axis=2), write(cache[1], v, start, axis=2)
-            cache = (k, v)
+        q = self._normalized(self._clipped(self._heads("query", "heads", config.num_heads, x)), "query", "heads")
+        if self.cross and memory is None and keys_values is not None:
+            k, v = keys_values
+        else:
+            source = x if memory is None else memory
+            k = self._normalized(self._clipped(self._heads("key", "kv_heads", config.kv_heads, source)), "key", "kv_heads")
+            v = self._clipped(self._heads("value", "kv_heads", config.kv_heads, source))
+            if seen.rotation is not None:
+                q, k = rope(q, seen.rotation), rope(k, seen.rotation)
+            k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+            if keys_values is not None and start is not None:
+                k, v = write(keys_values[0], k, start, axis=2), write(keys_values[1], v, start, axis=2)
+        kept = (k, v) if self.cross or keys_values is not None else None
         k, v = self._match_mesh(k), self._match_mesh(v)
-        weights = attention_weights(q, k, mask, bias, config.attention_softcap)
-        dropped = dropout(weights, config.dropout, dropout_key, 0, ("batch", "heads", "time", "cache")).astype(v.dtype)
-        mean = shard(attend(dropped, v), "batch", "time", "heads", "head_dim")
-        output = Project(
-            config,
-            equation="BTNH,NHD->BTD",
-            shape=(config.num_heads, config.head_width, config.embed_dim),
-            axes=("heads", "head_dim", "embed"),
-            out=("batch", "time", "embed"),
-            std=config.init_std / (2 * config.num_layers) ** 0.5,
-            use_bias=config.bias,
-            name="output",
-        )(mean)
-        return output, cache, weights
+        bias = seen.bias if seen.distance is None else self._distance_bias(q, k, seen.distance)
+        weights = attention_weights(q, k, seen.mask, bias, config.attention_softcap, config.attention_scale)
+        site = 3 if self.cross else 0
+        used = dropout(weights, config.dropout, dropout_key, site, ("batch", "heads", "time", "cache"))
+        if seen.head_mask is not None:
+            used = used * seen.head_mask[None, :, None, None]
+        mean = shard(attend(used.astype(v.dtype), v), "batch", "time", "heads", "head_dim")
+        return self._output(mean), kept, weights
 
     def _heads(self, name: str, axis: str, count: int, x: Array) -> Array:
         config = self.config
         return Project(
             config,
             equation="BTD,DNH->BTNH",
-            shape=(config.embed_dim, count, config.head_width),
+            shape=(x.shape[-1], count, config.head_width),
             axes=("embed", axis, "head_dim"),
             out=("batch", "time", axis, "head_dim"),
             std=config.init_std,
-            use_bias=config.bias,
+            use_bias=config.bias if config.qkv_bias is None else config.qkv_bias,
             name=name,
         )(x)
+
+    def _output(self, mean: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        config = self.config
+        return Project(
+            config,
+            equation="BTNH,NHD->BTD",
+            shape=(config.num_heads, config.head_width, config.embed_dim),
+            axes=("heads", "head_dim", "embed"),
+            out=("batch", "time", "embed"),
+            std=config.init_std / (2 * config.num_layers) ** 0.5,
+            use_bias=config.bias if config.attention_output_bias is None else config.attention_output_bias,
+            name="output",
+        )(mean)
+
+    def _clipped(self, x: Array) -> Array:
+        clip = self.config.qkv_clip
+        return x if clip is None else jnp.clip(x, -clip, clip)
+
+    def _normalized(self, x: Array, name: str, axis: str) -> Array:
+        if self.config.qk_norm is None:
+            return x
+        axes = ("head_dim",) if self.config.qk_norm == "head" else (axis, "head_dim")
+        return Norm(self.config, axes=axes, rms=True, name=f"{name}_norm")(x)
+
+    def _distance_bias(
+        self, q: Float[Array, "B T N H"], k: Float[Array, "B K S H"], distance: Int[Array, "B T S"]
+    ) -> Float[Array, "B N T S"]:
+        """scale · q · r(distance), and with relative_key_query + scale · k · r(distance), r a learned vector a distance."""
+        config = self.config
+        shape = (2 * config.context_len - 1, config.head_width)
+        initial = nn.initializers.normal(config.init_std)
+        table = parameter(self, "distance", initial, shape, ("time", "head_dim"), jnp.dtype(config.param_dtype))
+        r = table.astype(q.dtype)[distance + config.context_len - 1]
+        out = ("batch", "heads", "time", "cache")
+        bias = einsum("BTNH,BTSH->BNTS", q, r, out=out)
+        if config.position == "relative_key_query":
+            groups = config.num_heads // k.shape[1]
+            bias = bias + einsum("BNSH,BTSH->BNTS", jnp.repeat(k, groups, axis=1), r, out=out)
+        return bias * (config.head_width**-0.5 if config.attention_scale is None else config.attention_scale)
 
     def _match_mesh(self, k: Float[Array, "B K S H"]) -> Float[Array, "B K S H"] | Float[Array, "B N S H"]:
         """Repeats key/value heads for the query heads where the tensor axis splits the latter but not the former."""

@@ -1,22 +1,28 @@
 """One Transformer block: attention and feed-forward, with norms where the config puts them."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxllm.models.attention import Attention
+from jaxllm.models.attention import Attention, Seen
 from jaxllm.models.config import TransformerConfig
+from jaxllm.models.experts import Experts
 from jaxllm.models.layers import ACTIVATIONS, GATED, RESIDUAL, Norm, Project, dropout
 from jaxllm.sharding import shard
+
+KeysValues = tuple[Array, Array]
 
 
 class FeedForward(nn.Module):
     """down(f(up(x))), or down(f(gate(x)) · up(x)) when the activation is gated."""
 
     config: TransformerConfig
+    width: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -26,7 +32,7 @@ class FeedForward(nn.Module):
         return Project(
             config,
             equation="BTF,FD->BTD",
-            shape=(config.ffw_width, config.embed_dim),
+            shape=(self.width, config.embed_dim),
             axes=("ffw", "embed"),
             out=("batch", "time", "embed"),
             std=config.init_std / (2 * config.num_layers) ** 0.5,
@@ -39,7 +45,7 @@ class FeedForward(nn.Module):
         return Project(
             config,
             equation="BTD,DF->BTF",
-            shape=(config.embed_dim, config.ffw_width),
+            shape=(config.embed_dim, self.width),
             axes=("embed", "ffw"),
             out=("batch", "time", "ffw"),
             std=config.init_std,
@@ -48,52 +54,101 @@ class FeedForward(nn.Module):
         )(x)
 
 
+class Memory(NamedTuple):
+    """An encoder's output, as a decoder sees it."""
+
+    hidden: Float[Array, "B S M"] | None
+    """None where its keys and values are cached."""
+    mask: Bool[Array, "B T S"]
+    """Which of it each token may look at."""
+
+
+class BlockInput(NamedTuple):
+    """What one block is given beside the residual stream."""
+
+    seen: Seen
+    memory: Memory | None = None
+    keys_values: KeysValues | None = None
+    """The cache of this block."""
+    memory_keys_values: KeysValues | None = None
+    """Cached keys and values of the encoder's output."""
+    start: Int[Array, ""] | None = None
+    """The slot of the cache that the first token is written to."""
+    index: Int[Array, ""] | int = 0
+    """Which block this is."""
+    dropout_key: Array | None = None
+
+
+class BlockOutput(NamedTuple):
+    """What one block hands back beside the residual stream; what nobody reads costs nothing."""
+
+    keys_values: KeysValues | None
+    memory_keys_values: KeysValues | None
+    attention: Float[Array, "B N T S"]
+    cross_attention: Float[Array, "B N T S"] | None
+    router_logits: Float[Array, "B T E"] | None
+
+
 class Block(nn.Module):
-    """x + f(norm(x)) for attention and feed-forward; post and sandwich placement and the parallel form by config."""
+    """x + f(norm(x)) for attention, cross-attention and feed-forward; where norms stand and the parallel form by config."""
 
     config: TransformerConfig
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
-        bias: Float[Array, "B N T S"] | None = None,
-        cache: tuple[Array, Array] | None = None,
-        start: Int[Array, ""] | None = None,
-        dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None, Float[Array, "B N T S"]]:
-        """Returns the residual stream, the updated (keys, values), and the attention weights."""
-        config = self.config
-        attention = Attention(config, name="attention")
-        ffw = FeedForward(config, name="ffw")
-        by_products: list = []
+    def __call__(self, x: Float[Array, "B T D"], given: BlockInput) -> tuple[Float[Array, "B T D"], BlockOutput]:
+        config, key = self.config, given.dropout_key
+        found: dict = dict.fromkeys(BlockOutput._fields)
 
-        def attention_sublayer(y: Array) -> Array:
-            out, new_cache, weights = attention(y, positions, mask, bias, cache, start, dropout_key)
-            by_products.extend((new_cache, weights))
-            return dropout(out, config.dropout, dropout_key, 1, RESIDUAL)
+        def attend(y: Array) -> Array:
+            layer = Attention(config, name="attention")
+            out, found["keys_values"], found["attention"] = layer(
+                y, given.seen, None, given.keys_values, given.start, dropout_key=key
+            )
+            return dropout(out, config.dropout, key, 1, RESIDUAL)
 
-        def ffw_sublayer(y: Array) -> Array:
-            return dropout(ffw(y), config.dropout, dropout_key, 2, RESIDUAL)
+        def attend_memory(y: Array) -> Array:
+            assert given.memory is not None
+            layer, seen = Attention(config, cross=True, name="cross_attention"), Seen(given.memory.mask)
+            out, found["memory_keys_values"], found["cross_attention"] = layer(
+                y, seen, given.memory.hidden, given.memory_keys_values, dropout_key=key
+            )
+            return dropout(out, config.dropout, key, 4, RESIDUAL)
+
+        def feed_forward(y: Array) -> Array:
+            if config.experts is None:
+                out = FeedForward(config, config.ffw_width, name="ffw")(y)
+            else:
+                out, found["router_logits"] = Experts(config, name="experts")(y)
+                if config.experts.shared_ffw_dim is not None:
+                    out = out + FeedForward(config, config.experts.shared_ffw_dim, name="shared_expert")(y)
+            return dropout(out, config.dropout, key, 2, RESIDUAL)
 
         if config.parallel_block:
-            y = Norm(config, name="attention_norm")(x)
-            x = x + attention_sublayer(y) + ffw_sublayer(y)
+            y = self._attention_input(x, given.index)
+            separate = config.parallel_norms == "separate"
+            x = x + attend(y) + feed_forward(Norm(config, name="ffw_norm")(x) if separate else y)
         else:
-            x = self._residual("attention", attention_sublayer, x)
-            x = self._residual("ffw", ffw_sublayer, x)
-        return shard(x, "batch", "time", "embed"), *by_products
+            x = self._residual("attention", attend, x, given.index)
+            if config.cross_attention:
+                x = self._residual("cross_attention", attend_memory, x)
+            x = self._residual("ffw", feed_forward, x)
+        return shard(x, "batch", "time", "embed"), BlockOutput(**found)
 
-    def _residual(self, name: str, sublayer: Callable[[Array], Array], x: Array) -> Array:
-        config = self.config
-        if config.norm_placement == "post":
+    def _residual(self, name: str, sublayer: Callable[[Array], Array], x: Array, index: Array | int | None = None) -> Array:
+        config, placement = self.config, self.config.norm_placement
+        if placement == "post":
             return Norm(config, name=f"{name}_norm")(x + sublayer(x))
-        y = sublayer(Norm(config, name=f"{name}_norm")(x))
-        if config.norm_placement == "sandwich":
+        y = x
+        if placement in ("pre", "sandwich"):
+            y = Norm(config, name=f"{name}_norm")(x) if index is None else self._attention_input(x, index)
+        y = sublayer(y)
+        if placement in ("sandwich", "output"):
             y = Norm(config, name=f"{name}_post_norm")(y)
         return x + y
+
+    def _attention_input(self, x: Array, index: Array | int) -> Array:
+        y = Norm(self.config, name="attention_norm")(x)
+        return y if self.config.first_attention_norm else jnp.where(jnp.asarray(index) == 0, x, y)
 
 
 REMAT_POLICIES: dict[str, Callable | None] = {
@@ -103,11 +158,11 @@ REMAT_POLICIES: dict[str, Callable | None] = {
 
 
 def block_function(config: TransformerConfig) -> Callable:
-    """`f(params, x, positions, mask, bias, cache, start, dropout_key)`: one block as a pure function, under remat."""
+    """`f(params, x, given) -> (x, BlockOutput)`: one block as a pure function, under remat."""
     block = Block(config, parent=None)
 
-    def apply(params, *args):
-        return block.apply({"params": params}, *args)
+    def apply(params, x, given):
+        return block.apply({"params": params}, x, given)
 
     if config.remat == "none":
         return apply

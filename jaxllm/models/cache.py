@@ -1,6 +1,6 @@
 """The key/value cache: an explicit value, passed into the model and handed back."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,17 @@ from jax import Array
 from jaxtyping import Int
 
 from jaxllm.models.config import TransformerConfig
+
+
+class CachedMemory(NamedTuple):
+    """What each decoder block sees of an encoder's output: keys and values, computed once."""
+
+    keys: Array | tuple[Array, ...]
+    """[L, B, K, S, H], or one [B, K, S, H] a layer."""
+    values: Array | tuple[Array, ...]
+    """As `keys`."""
+    segment_ids: Int[Array, "B S"]
+    """Segments of the encoder's tokens; 0 is padding."""
 
 
 class Cache(NamedTuple):
@@ -27,6 +38,8 @@ class Cache(NamedTuple):
     """Its segment; 0 where the slot is empty or holds padding."""
     length: Int[Array, ""]
     """Slots written, the same for all rows."""
+    memory: CachedMemory | None = None
+    """For a decoder with cross-attention, once it has been called with an encoder's output."""
 
 
 def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, stacked: bool = True) -> Cache:
@@ -61,4 +74,15 @@ def widen_cache(cache: Cache, cache_len: int) -> Cache:
         return jnp.pad(x, padding)
 
     keys, values = jax.tree.map(lambda x: widened(x, -2), (cache.keys, cache.values))
-    return Cache(keys, values, widened(cache.positions, 1), widened(cache.segment_ids, 1), cache.length)
+    positions, segment_ids = widened(cache.positions, 1), widened(cache.segment_ids, 1)
+    return cache._replace(keys=keys, values=values, positions=positions, segment_ids=segment_ids)
+
+
+def take_rows(cache: Cache, rows: Int[Array, " B"]) -> Cache:
+    """The cache with its rows chosen anew: row b becomes what row `rows[b]` was, as beam search asks for."""
+
+    def taken(x: Any) -> Any:
+        # [B, S] tables have the rows first; keys and values have four dimensions, or five when stacked over layers.
+        return x if x.ndim == 0 else jnp.take(x, rows, axis=1 if x.ndim == 5 else 0)
+
+    return jax.tree.map(taken, cache)

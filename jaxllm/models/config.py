@@ -3,13 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu", "geglu_tanh"]
+from jaxllm.models.options import Activation, ExpertsConfig, HeadConfig, RopeScaling
+
 DType = Literal["float32", "bfloat16"]
+Position = Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "relative_key", "relative_key_query", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """A decoder-only Transformer. The defaults are GPT-2's choices at a size that trains on a laptop."""
+    """One stack of Transformer blocks over text: a decoder, or with `causal=False` an encoder.
+
+    The defaults are GPT-2's choices at a size that trains on a laptop.
+    """
 
     vocab_size: int | None = None
     """Entries of the vocabulary. By default the tokenizer's."""
@@ -26,35 +31,86 @@ class TransformerConfig:
     head_dim: int | None = None
     """Width of a head. By default embed_dim / num_heads."""
     ffw_dim: int | None = None
-    """Width of the feed-forward layer. By default 4 x embed_dim."""
+    """Width of the feed-forward layer, or of each expert. By default 4 x embed_dim."""
+    causal: bool = True
+    """Whether a token sees only itself and earlier ones."""
     activation: Activation = "gelu_tanh"
-    """Feed-forward non-linearity; swiglu, geglu and geglu_tanh are gated."""
+    """Feed-forward non-linearity; swiglu, geglu, geglu_tanh and reglu are gated."""
+    experts: ExpertsConfig | None = None
+    """A mixture of experts in place of the feed-forward layer. By default one plain layer."""
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     """Normalization, always computed in float32."""
+    norm_scale: bool = True
+    """Whether norms multiply by a learned scale."""
+    norm_unit_offset: bool = False
+    """Whether the learned scale is stored less 1, as Gemma does."""
     norm_bias: bool = True
     """Whether layer_norm adds a bias; rms_norm never does."""
     norm_epsilon: float = 1e-5
     """Added to the variance."""
-    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
-    """Before each sublayer; after each residual sum; or before and after each sublayer."""
+    norm_placement: Literal["pre", "post", "sandwich", "output"] = "pre"
+    """Before each sublayer; after each residual sum; before and after each sublayer; or only after, before the sum."""
+    first_attention_norm: bool = True
+    """Whether the first block's attention has a norm before it; without, it reads the embedding as it is."""
+    embed_norm: bool = False
+    """Whether the sum of embeddings is normalized."""
+    embed_scale: float | None = None
+    """Factor on token embeddings. By default 1."""
     parallel_block: bool = False
-    """Attention and feed-forward read the same normalized input, and both are added at once."""
-    position: Literal["learned", "sinusoidal", "rotary", "alibi", "none"] = "learned"
-    """How a position is told."""
+    """Attention and feed-forward read the same input, and both are added at once."""
+    parallel_norms: Literal["shared", "separate"] = "shared"
+    """Whether the two halves of a parallel block read one norm of that input, or each its own."""
+    position: Position = "learned"
+    """How a position is told. relative: a learned bias a head for each bucket of distances (T5); relative_key(_query): a
+    learned vector for each distance that meets queries (and keys) (arXiv:1803.02155, arXiv:2009.13658)."""
+    position_offset: int = 0
+    """Position that the first token has in the table or the sinusoids."""
+    sinusoids: Literal["interleaved", "concatenated", "tensor2tensor"] = "interleaved"
+    """Layout of sinusoidal positions: sine and cosine in turn; all sines, then all cosines; and that with wavelengths from
+    2 pi to 10,000 x 2 pi, both ends included."""
+    relative_buckets: int = 32
+    """Buckets of relative positions."""
+    relative_max_distance: int = 128
+    """Distance from which all share the last bucket."""
     rope_theta: float = 10_000.0
     """Base of the rotary wavelengths."""
+    local_rope_theta: float | None = None
+    """Base in layers with a window, which are never scaled. By default rope_theta, scaled as the others."""
+    rope_scaling: RopeScaling | None = None
+    """Change of the rotary frequencies for longer contexts."""
+    rotary_dim: int | None = None
+    """Leading dimensions of a head that rotary positions turn. By default all."""
     bias: bool = True
     """Whether attention and feed-forward projections add a bias."""
+    qkv_bias: bool | None = None
+    """Whether queries, keys and values do. By default `bias`."""
+    attention_output_bias: bool | None = None
+    """Whether attention's output projection does. By default `bias`."""
     window: int | None = None
-    """Sliding-window attention: a query sees this many latest positions, itself included. By default all."""
-    qk_norm: bool = False
-    """RMS-normalize each query and key head, with a learned scale, before positions are applied."""
+    """Sliding-window attention: a query sees this many latest positions, itself included; in an encoder those nearer than
+    this on both sides. By default all."""
+    full_attention_layers: tuple[int, ...] = ()
+    """Layers, counted from 0, that see everything in spite of `window`."""
+    attention_scale: float | None = None
+    """Factor on products of queries and keys. By default 1/sqrt(head_dim)."""
+    qk_norm: Literal["head", "width"] | None = None
+    """RMS-normalize queries and keys, each head or all heads together, with a learned scale, before positions are applied."""
+    qkv_clip: float | None = None
+    """Clip queries, keys and values to [-c, c]."""
     attention_softcap: float | None = None
     """Squash attention logits to c tanh(x / c)."""
     logit_softcap: float | None = None
     """Squash output logits to c tanh(x / c)."""
     tie_embeddings: bool = True
     """Use the token embedding as the output matrix, too."""
+    unembed_scale: float | None = None
+    """Factor on the last hidden state before the output matrix. By default 1."""
+    token_types: int | None = None
+    """Kinds of token, such as first and second text of a pair, each with an embedding. By default none."""
+    cross_attention: bool = False
+    """Whether each block also attends to the hidden states of an encoder."""
+    head: HeadConfig = HeadConfig()
+    """What is read from the last hidden state."""
     dropout: float = 0.0
     """Probability of dropping a value after the embedding, in attention weights and after each sublayer."""
     init_std: float = 0.02
@@ -72,17 +128,25 @@ class TransformerConfig:
     """What the backward pass recomputes: nothing; all but matrix products with weights; whole blocks."""
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_combinations()
+
+    def _check_sizes(self) -> None:
         for field in ("context_len", "num_layers", "embed_dim", "num_heads"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1: got {getattr(self, field)}")
-        for field in ("vocab_size", "num_kv_heads", "head_dim", "ffw_dim", "window"):
+        for field in ("vocab_size", "num_kv_heads", "head_dim", "ffw_dim", "window", "rotary_dim", "token_types"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1: got {value}")
-        for field in ("attention_softcap", "logit_softcap"):
+        for field in ("attention_softcap", "logit_softcap", "qkv_clip"):
             value = getattr(self, field)
             if value is not None and value <= 0:
                 raise ValueError(f"{field} must be positive: got {value}; leave it out to switch it off")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1): got {self.dropout}")
+
+    def _check_combinations(self) -> None:
         if self.head_dim is None and self.embed_dim % self.num_heads:
             raise ValueError(
                 f"num_heads must divide embed_dim: got embed_dim={self.embed_dim}, num_heads={self.num_heads}; "
@@ -92,12 +156,21 @@ class TransformerConfig:
             raise ValueError(
                 f"num_kv_heads must divide num_heads: got num_heads={self.num_heads}, num_kv_heads={self.kv_heads}"
             )
-        if self.position == "rotary" and self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head_dim: got {self.head_width}")
+        if self.position == "rotary" and self.rotary_width % 2:
+            field = "head_dim" if self.rotary_dim is None else "rotary_dim"
+            raise ValueError(f"rotary positions need an even {field}: got {self.rotary_width}")
+        if self.rotary_width > self.head_width:
+            raise ValueError(f"rotary_dim must be at most head_dim: got {self.rotary_dim} and {self.head_width}")
         if self.parallel_block and self.norm_placement != "pre":
             raise ValueError(f"parallel_block needs norm_placement='pre': got {self.norm_placement!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1): got {self.dropout}")
+        if self.parallel_block and self.cross_attention:
+            raise ValueError("cross_attention needs parallel_block=False")
+        if self.full_attention_layers and self.window is None:
+            raise ValueError(f"full_attention_layers needs a window: got {self.full_attention_layers} and window=None")
+        if any(not 0 <= layer < self.num_layers for layer in self.full_attention_layers):
+            raise ValueError(
+                f"full_attention_layers must be in 0..{self.num_layers - 1}: got {tuple(self.full_attention_layers)}"
+            )
 
     @property
     def kv_heads(self) -> int:
@@ -110,6 +183,11 @@ class TransformerConfig:
         return self.head_dim or self.embed_dim // self.num_heads
 
     @property
+    def rotary_width(self) -> int:
+        """Dimensions of a head that rotary positions turn."""
+        return self.rotary_dim or self.head_width
+
+    @property
     def ffw_width(self) -> int:
         """F: width of the feed-forward layer."""
         return self.ffw_dim or 4 * self.embed_dim
@@ -120,6 +198,11 @@ class TransformerConfig:
         if self.vocab_size is None:
             raise ValueError("vocab_size is not set: give it, or let the recipe take it from the tokenizer")
         return self.vocab_size
+
+    @property
+    def has_final_norm(self) -> bool:
+        """Whether the last hidden state is normalized once more; with norm_placement="post" it already is."""
+        return self.norm_placement != "post"
 
     def axis_sizes(self) -> dict[str, tuple[str, int]]:
         """For each logical axis that a mesh may split: the field that sets it, and its size."""

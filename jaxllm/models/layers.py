@@ -12,7 +12,8 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxllm.models.config import Activation, TransformerConfig
+from jaxllm.models.config import TransformerConfig
+from jaxllm.models.options import Activation
 from jaxllm.sharding import Axes, einsum, gather, reshard, shard, spec
 from jaxllm.sharding.constrain import current_mesh, is_explicit
 
@@ -30,8 +31,9 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "swiglu": jax.nn.silu,
     "geglu": gelu,
     "geglu_tanh": jax.nn.gelu,
+    "reglu": jax.nn.relu,
 }
-GATED: frozenset[Activation] = frozenset(("swiglu", "geglu", "geglu_tanh"))
+GATED: frozenset[Activation] = frozenset(("swiglu", "geglu", "geglu_tanh", "reglu"))
 
 
 def parameter(
@@ -74,28 +76,36 @@ class Project(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm, (x - mean) / sqrt(var + ε) · scale + bias, or RMSNorm, x / sqrt(mean(x²) + ε) · scale, in float32."""
+    """LayerNorm, (x - mean) / sqrt(var + ε) · scale + bias, or RMSNorm, x / sqrt(mean(x²) + ε) · scale, in float32.
+
+    `axes` are the logical axes of the dimensions, the last of x, over which mean and variance are taken.
+    """
 
     config: TransformerConfig
-    axis: str = "embed"
+    axes: tuple[str, ...] = ("embed",)
     rms: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-        config, dtype = self.config, jnp.dtype(self.config.param_dtype)
-        leading = tuple(range(x.ndim - 1))
-        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:], (self.axis,), dtype)
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        config, dims = self.config, len(self.axes)
+        over, shape = tuple(range(-dims, 0)), x.shape[-dims:]
         keep = jax.lax.optimization_barrier if config.norm_barrier else lambda value: value
         y = keep(x).astype(jnp.float32)
         rms = self.rms or config.norm == "rms_norm"
         if not rms:
-            y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + config.norm_epsilon)
-        y = y * jnp.expand_dims(scale.astype(jnp.float32), leading)
-        if config.norm_bias and not rms:
-            bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], (self.axis,), dtype)
-            y = y + jnp.expand_dims(bias.astype(jnp.float32), leading)
+            y = y - jnp.mean(y, axis=over, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=over, keepdims=True) + config.norm_epsilon)
+        if config.norm_scale:
+            initial = nn.initializers.zeros if config.norm_unit_offset else nn.initializers.ones
+            scale = self._vector("scale", initial, shape, x.ndim)
+            y = y * (1.0 + scale if config.norm_unit_offset else scale)
+        if config.norm_scale and config.norm_bias and not rms:
+            y = y + self._vector("bias", nn.initializers.zeros, shape, x.ndim)
         return keep(y.astype(x.dtype))
+
+    def _vector(self, name: str, initial: Callable, shape: Sequence[int], ndim: int) -> Float[Array, "..."]:
+        vector = parameter(self, name, initial, shape, self.axes, jnp.dtype(self.config.param_dtype))
+        return jnp.expand_dims(vector.astype(jnp.float32), tuple(range(ndim - len(shape))))
 
 
 class Embed(nn.Module):

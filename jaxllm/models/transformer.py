@@ -1,6 +1,6 @@
-"""The decoder Transformer. Train, prefill and decode are the same call, without or with a cache."""
+"""The Transformer over text: decoder or encoder. Train, prefill and decode are the same call, without or with a cache."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -9,30 +9,46 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxllm.models.attention import alibi_bias, attention_mask
-from jaxllm.models.block import Block, block_function
-from jaxllm.models.cache import Cache, write
+from jaxllm.models.attention import attention_mask, segments_match
+from jaxllm.models.block import Memory
+from jaxllm.models.cache import Cache, CachedMemory, write
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.layers import RESIDUAL, Embed, Norm, Project, dropout
-from jaxllm.models.position import sinusoids
-from jaxllm.sharding import Axes, einsum, gather, shard
+from jaxllm.models.head import LabelHead, VocabularyHead, unembed_hidden
+from jaxllm.models.layers import RESIDUAL, Embed, Norm, dropout, parameter, take
+from jaxllm.models.position import alibi_bias, relative_bucket, rotations, sinusoids
+from jaxllm.models.stack import StackInput, StackOutput, init_layers, run_layers
+from jaxllm.sharding import gather, shard
 
-CAPTURES = ("hidden", "attention")
+CAPTURES = ("hidden", "attention", "cross_attention")
 
 
 class Output(NamedTuple):
-    logits: Float[Array, "B T V"] | None
-    """float32; None when called with unembed=False."""
+    logits: Float[Array, "..."] | None
+    """float32 [B, T, V], or what the config's head gives; None when called with unembed=False or without a head."""
     hidden: Float[Array, "B T D"]
     """The last hidden state, normalized: what the logits are read from."""
-    cache: Cache | None
+    cache: Cache | None = None
     """The updated cache, when one was given."""
-    captured: dict[str, Array]
-    """`hidden` [L+1, B, T, D]: the residual stream before each block and after the last; `attention` [L, B, N, T, S]."""
+    captured: dict[str, Array] = {}
+    """`hidden` [L+1, B, T, D]: the residual stream before each block and after the last; `attention` [L, B, N, T, S];
+    `cross_attention` likewise."""
+    pooled: Float[Array, "B D"] | None = None
+    """What the pooler made of the first token, for a config with one."""
+    router_logits: Float[Array, "L B T E"] | None = None
+    """Each layer's router logits, for a config with experts."""
+    encoder: "Output | None" = None
+    """Of a model with encoder and decoder: the encoder's output."""
+
+
+class Encoded(NamedTuple):
+    """An encoder's output, to be attended to."""
+
+    hidden: Float[Array, "B S M"]
+    segment_ids: Int[Array, "B S"]
 
 
 class Transformer(nn.Module):
-    """A decoder-only Transformer as its config says.
+    """One stack of blocks over text, as its config says.
 
     >>> model = Transformer(TransformerConfig(vocab_size=65))
     >>> params = init_params(model, jax.random.key(0))
@@ -42,6 +58,10 @@ class Transformer(nn.Module):
 
     config: TransformerConfig
 
+    def example_inputs(self) -> tuple[Array, ...]:
+        """The smallest inputs, to make parameters with."""
+        return (jnp.zeros((1, 1), jnp.int32),)
+
     @nn.compact
     def __call__(
         self,
@@ -49,26 +69,34 @@ class Transformer(nn.Module):
         *,
         positions: Int[Array, "B T"] | None = None,
         segment_ids: Int[Array, "B T"] | None = None,
+        token_types: Int[Array, "B T"] | None = None,
+        prefix: Bool[Array, "B T"] | None = None,
+        head_mask: Float[Array, "L N"] | None = None,
+        memory: Encoded | None = None,
+        table: Float[Array, "V D"] | None = None,
         cache: Cache | None = None,
         dropout_key: Array | None = None,
         capture: Collection[str] = (),
         unembed: bool = True,
     ) -> Output:
-        """Next-token logits for each token.
+        """Logits for each token.
 
         Args:
           positions: by default counted from 0, or from the number of cached tokens.
           segment_ids: tokens see only their own segment; 0 is padding. By default all in segment 1.
+          token_types: which kind each token is, for a config with `token_types`. By default 0.
+          prefix: tokens that their whole segment sees, earlier tokens too; for a causal config.
+          head_mask: factor on the attention weights of each layer's heads.
+          memory: the encoder's output, for a config with cross_attention. With a cache it is given once, in the first call.
+          table: the embedding to use, where it is an encoder's.
           cache: keys and values of earlier tokens; these tokens are added to it. The caller keeps room: tokens beyond its
             last slot would overwrite earlier ones.
           dropout_key: without one nothing is dropped.
           capture: names from `CAPTURES` to hand out in `Output.captured`.
-          unembed: False leaves the logits out, for a loss that computes them in pieces.
+          unembed: False leaves the vocabulary's logits out, for a loss that computes them in pieces.
         """
         config = self.config
-        unknown = set(capture) - set(CAPTURES)
-        if unknown:
-            raise ValueError(f"capture must be among {', '.join(CAPTURES)}: got {sorted(unknown)[0]!r}")
+        _check_capture(config, capture)
         if positions is None:
             first = 0 if cache is None else cache.length
             positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
@@ -76,136 +104,126 @@ class Transformer(nn.Module):
             segment_ids = jnp.ones_like(tokens)
         if cache is not None and tokens.shape[1] > cache.positions.shape[1]:
             raise ValueError(f"the cache must have room for the tokens: {tokens.shape[1]} for {cache.positions.shape[1]} slots")
-        x = Embed(config, config.vocabulary, "vocab", name="embed")(tokens)
-        if config.position == "learned":
-            x = x + Embed(config, config.context_len, "time", name="position")(positions)
-        elif config.position == "sinusoidal":
-            x = x + sinusoids(positions, config.embed_dim).astype(x.dtype)
+        x = self._embed(tokens, positions, token_types, table)
         embed_key = None if dropout_key is None else jax.random.fold_in(dropout_key, config.num_layers)
         x = dropout(shard(x, "batch", "time", "embed"), config.dropout, embed_key, 0, RESIDUAL)
 
-        key_positions, key_segments = positions, segment_ids
+        keys = _Keys(positions, segment_ids, prefix)
         if cache is not None:
-            key_positions = write(cache.positions, positions, cache.length)
-            key_segments = write(cache.segment_ids, segment_ids, cache.length)
-        mask = attention_mask(positions, key_positions, segment_ids, key_segments, config.window)
-        bias = alibi_bias(positions, key_positions, config.num_heads) if config.position == "alibi" else None
-
-        layers = self._layer_params(x, positions, mask, bias)
-        x, keys_values, captured = run_layers(config, layers, x, positions, mask, bias, cache, dropout_key, capture)
-        if config.norm_placement != "post":
+            cached = [write(*pair, cache.length) for pair in ((cache.positions, positions), (cache.segment_ids, segment_ids))]
+            keys = _Keys(cached[0], cached[1], None)
+            if prefix is not None:
+                keys = keys._replace(prefix=write(jnp.zeros(keys.positions.shape, bool), prefix, cache.length))
+        given = self._stack_input(positions, segment_ids, keys, _memory(memory, cache, segment_ids))
+        given = given._replace(head_mask=head_mask, cache=cache, dropout_key=dropout_key)
+        x, out = run_layers(config, self._layer_params(x, given), x, given, capture)
+        if config.has_final_norm:
             x = Norm(config, name="final_norm")(x)
-        if cache is not None and keys_values is not None:
-            cache = Cache(*keys_values, key_positions, key_segments, cache.length + tokens.shape[1])
-        if not config.tie_embeddings and self.is_initializing():
-            _unembed_project(config, name="unembed")(x)
-        logits = unembed_hidden(config, self.variables["params"], x) if unembed else None
-        return Output(logits, x, cache, captured)
+        if cache is not None:
+            cache = _updated(cache, keys, out, memory, tokens.shape[1])
+        captured = {name: getattr(out, name) for name in capture}
+        logits, pooled = self._read(x, table, unembed)
+        return Output(logits, x, cache, captured, pooled, out.router_logits)
 
-    def _layer_params(self, x: Array, positions: Array, mask: Array, bias: Array | None) -> Any:
+    def _embed(self, tokens: Array, positions: Array, token_types: Array | None, table: Array | None) -> Array:
+        config = self.config
+        if table is None:
+            x = Embed(config, config.vocabulary, "vocab", name="embed")(tokens)
+        else:
+            x = take(gather(table, "vocab", "embed").astype(config.compute_dtype), tokens)
+        if config.embed_scale is not None:
+            x = x * jnp.asarray(config.embed_scale, x.dtype)
+        places = positions + config.position_offset
+        if config.position == "learned":
+            x = x + Embed(config, config.context_len + config.position_offset, "time", name="position")(places)
+        elif config.position == "sinusoidal":
+            x = x + sinusoids(places, config.embed_dim, config.sinusoids).astype(x.dtype)
+        if config.token_types is not None:
+            types = jnp.zeros_like(tokens) if token_types is None else token_types
+            x = x + Embed(config, config.token_types, "token_type", name="token_type")(types)
+        return Norm(config, name="embed_norm")(x) if config.embed_norm else x
+
+    def _stack_input(self, positions: Array, segment_ids: Array, keys: "_Keys", memory: Memory | None) -> StackInput:
+        config, masks = self.config, []
+        if config.window is None or config.full_attention_layers:
+            masks.append(None)
+        if config.window is not None:
+            masks.append(config.window)
+        distance = positions[:, :, None] - keys.positions[:, None, :]
+        bias = None
+        if config.position == "alibi":
+            bias = alibi_bias(positions, keys.positions, config.num_heads)
+        elif config.position == "relative":
+            bias = self._relative_bias(-distance)
+        return StackInput(
+            masks=tuple(
+                attention_mask(
+                    positions, keys.positions, segment_ids, keys.segment_ids,
+                    window=window, causal=config.causal, prefix=keys.prefix,
+                )
+                for window in masks
+            ),
+            rotations=rotations(config, positions) if config.position == "rotary" else (),
+            bias=bias,
+            distance=distance if config.position in ("relative_key", "relative_key_query") else None,
+            memory=memory,
+        )  # fmt: skip
+
+    def _relative_bias(self, distance: Int[Array, "B T S"]) -> Float[Array, "B N T S"]:
+        config = self.config
+        shape, axes = (config.relative_buckets, config.num_heads), ("bucket", "heads")
+        initial = nn.initializers.normal(config.init_std)
+        table = parameter(self, "relative_bias", initial, shape, axes, jnp.dtype(config.param_dtype)).astype(jnp.float32)
+        bucket = relative_bucket(distance, config.relative_buckets, config.relative_max_distance, config.causal)
+        # A product with one-hot rows instead of a gather: its gradient is no scatter, and layouts follow by themselves.
+        one_hot = jax.nn.one_hot(bucket, config.relative_buckets, dtype=jnp.float32)
+        return shard(jnp.einsum("BTSC,CN->BNTS", one_hot, table), "batch", "heads", "time", "cache")
+
+    def _layer_params(self, x: Array, given: StackInput) -> Any:
         """Parameters of all blocks: each array stacked over layers, or a tuple with one tree a layer."""
         if self.is_initializing():
-            block = Block(self.config, parent=None)
-            keys = jax.random.split(self.make_rng("params"), self.config.num_layers)
-            variables = jax.vmap(lambda key: block.init(key, x, positions, mask, bias))(keys)
-            is_axes = lambda node: isinstance(node, Axes)  # noqa: E731
-            axes = jax.tree.map(lambda a: Axes(("layers", *a.names)), variables["axes"], is_leaf=is_axes)
-            self.put_variable("params", "layers", variables["params"])
+            params, axes = init_layers(self.config, self.make_rng("params"), x, given)
+            self.put_variable("params", "layers", params)
             self.put_variable("axes", "layers", axes)
         return self.get_variable("params", "layers")
 
-
-def _unembed_project(config: TransformerConfig, **kwargs: Any) -> Project:
-    return Project(
-        config,
-        equation="BTD,DV->BTV",
-        shape=(config.embed_dim, config.vocabulary),
-        axes=("embed", "vocab"),
-        out=("batch", "time", "vocab"),
-        std=config.init_std,
-        use_bias=False,
-        **kwargs,
-    )
+    def _read(self, x: Array, table: Array | None, unembed: bool) -> tuple[Array | None, Array | None]:
+        config, head = self.config, self.config.head
+        if head.kind != "vocabulary":
+            if head.kind == "none" and not head.pooler:
+                return None, None
+            return LabelHead(config, name="head")(x)
+        if self.is_initializing() and (head.transform or head.bias or not config.tie_embeddings):
+            VocabularyHead(config, name="unembed")(x)
+        return (unembed_hidden(config, self.variables["params"], x, table) if unembed else None), None
 
 
-def unembed_hidden(config: TransformerConfig, params: Any, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-    """Logits, in float32, from the last hidden state."""
-    if config.tie_embeddings:
-        kernel, axes, equation = params["embed"]["table"], ("vocab", "embed"), "BTD,VD->BTV"
-    else:
-        kernel, axes, equation = params["unembed"]["kernel"], ("embed", "vocab"), "BTD,DV->BTV"
-    kernel = gather(kernel, *axes).astype(config.compute_dtype)
-    logits = einsum(equation, hidden, kernel, out=("batch", "time", "vocab"), dtype=jnp.dtype(jnp.float32))
-    cap = config.logit_softcap
-    return logits if cap is None else cap * jnp.tanh(logits / cap)
+class _Keys(NamedTuple):
+    """What is known of the tokens that may be looked at."""
+
+    positions: Int[Array, "B S"]
+    segment_ids: Int[Array, "B S"]
+    prefix: Bool[Array, "B S"] | None
 
 
-def run_layers(
-    config: TransformerConfig,
-    layers: Any,
-    x: Float[Array, "B T D"],
-    positions: Int[Array, "B T"],
-    mask: Bool[Array, "B T S"],
-    bias: Array | None,
-    cache: Cache | None,
-    dropout_key: Array | None,
-    capture: Collection[str],
-) -> tuple[Array, tuple[Any, Any] | None, dict[str, Array]]:
-    """All blocks in turn: scanned, or unrolled when the config says so or the layers come separately."""
-    block = block_function(config)
-    start = None if cache is None else cache.length
-
-    def step(x: Array, layer: tuple[Any, Any, Any]) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        params, keys_values, index = layer
-        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        new_x, keys_values, weights = block(params, x, positions, mask, bias, keys_values, start, key)
-        seen = {"hidden": x, "attention": weights}
-        return new_x, (keys_values, {name: seen[name] for name in capture})
-
-    keys_values = None if cache is None else (cache.keys, cache.values)
-    separate = isinstance(layers, tuple)
-    if config.layer_loop == "unroll" or separate:
-        x, keys_values, seen = _unrolled(step, config.num_layers, layers, keys_values, x)
-    else:
-        x, (keys_values, seen) = jax.lax.scan(step, x, (layers, keys_values, jnp.arange(config.num_layers)))
-    if "hidden" in seen:
-        seen["hidden"] = jnp.concatenate([seen["hidden"], x[None]])
-    return x, keys_values, seen
+def _check_capture(config: TransformerConfig, capture: Collection[str]) -> None:
+    known = CAPTURES if config.cross_attention else CAPTURES[:2]
+    unknown = set(capture) - set(known)
+    if unknown:
+        raise ValueError(f"capture must be among {', '.join(known)}: got {sorted(unknown)[0]!r}")
 
 
-def _unrolled(step: Callable, num_layers: int, layers: Any, keys_values: Any, x: Array):
-    separate = layers if isinstance(layers, tuple) else unstack_layers(layers, num_layers)
-    kv_stacked = keys_values is not None and not isinstance(keys_values[0], tuple)
-    if kv_stacked:
-        kv = unstack_layers(keys_values, num_layers)
-    else:
-        kv = [None] * num_layers if keys_values is None else list(zip(*keys_values, strict=True))
-    new_kv, seen = [], []
-    for index in range(num_layers):
-        x, (kv_out, seen_here) = step(x, (separate[index], kv[index], index))
-        new_kv.append(kv_out)
-        seen.append(seen_here)
-    stacked_seen = jax.tree.map(lambda *rows: jnp.stack(rows), *seen)
-    if keys_values is None:
-        return x, None, stacked_seen
-    if kv_stacked:
-        return x, jax.tree.map(lambda *rows: jnp.stack(rows), *new_kv), stacked_seen
-    return x, (tuple(kv[0] for kv in new_kv), tuple(kv[1] for kv in new_kv)), stacked_seen
+def _memory(memory: Encoded | None, cache: Cache | None, segment_ids: Array) -> Memory | None:
+    if memory is not None:
+        return Memory(memory.hidden, segments_match(segment_ids, memory.segment_ids))
+    if cache is None or cache.memory is None:
+        return None
+    return Memory(None, segments_match(segment_ids, cache.memory.segment_ids))
 
 
-def unstack_layers(stacked: Any, num_layers: int) -> tuple[Any, ...]:
-    """One tree a layer from arrays stacked over layers. The gradient is one concatenation, not a sum of paddings."""
-    leaves, structure = jax.tree.flatten(stacked)
-    parts = [jax.lax.split(leaf, [1] * num_layers, axis=0) for leaf in leaves]
-    return tuple(jax.tree.unflatten(structure, [jnp.squeeze(part[index], 0) for part in parts]) for index in range(num_layers))
-
-
-def init_params(model: Transformer, key: Array) -> Any:
-    """Initial parameters, as plain nested dicts with block parameters stacked over layers."""
-    return model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
-
-
-def abstract_params(model: Transformer) -> tuple[Any, Any]:
-    """Shapes and types of the parameters, and their logical axes, without computing anything."""
-    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32))
-    return variables["params"], variables["axes"]
+def _updated(cache: Cache, keys: _Keys, out: StackOutput, memory: Encoded | None, count: int) -> Cache:
+    assert out.keys_values is not None
+    kept = cache.memory
+    if memory is not None and out.memory_keys_values is not None:
+        kept = CachedMemory(*out.memory_keys_values, memory.segment_ids)
+    return Cache(*out.keys_values, keys.positions, keys.segment_ids, cache.length + count, kept)

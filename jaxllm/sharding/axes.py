@@ -34,6 +34,11 @@ RULES: dict[str, Rule] = {
     "ffw": Rule(stored=("tensor",), computed=("tensor",)),
     "vocab": Rule(stored=("tensor",), computed=("tensor",), may_replicate=True),  # its size is the tokenizer's choice
     "layers": Rule(),
+    "experts": Rule(),
+    "label": Rule(),
+    "token_type": Rule(),
+    "bucket": Rule(),
+    "patch": Rule(),
 }
 
 

@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict] = {
     "grouped_query": dict(num_kv_heads=2, head_dim=12),
     "multi_query": dict(num_kv_heads=1),
     "window": dict(window=3, position="rotary"),
-    "qk_norm": dict(qk_norm=True, position="rotary"),
+    "qk_norm": dict(qk_norm="head", position="rotary"),
     "softcap": dict(attention_softcap=2.0, logit_softcap=3.0),
     "untied": dict(tie_embeddings=False),
     "parallel": dict(parallel_block=True),

@@ -1,0 +1,32 @@
+"""Any of the models: made from its config, its parameters made or only described."""
+
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxllm.models.config import TransformerConfig
+from jaxllm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from jaxllm.models.transformer import Transformer
+from jaxllm.models.vision import VisionConfig, VisionTransformer
+
+Model = Transformer | EncoderDecoder | VisionTransformer
+ModelConfig = TransformerConfig | EncoderDecoderConfig | VisionConfig
+
+
+def make_model(config: ModelConfig) -> Model:
+    """The model that a config describes."""
+    if isinstance(config, EncoderDecoderConfig):
+        return EncoderDecoder(config)
+    return VisionTransformer(config) if isinstance(config, VisionConfig) else Transformer(config)
+
+
+def init_params(model: Model, key: Array) -> Any:
+    """Initial parameters, as plain nested dicts with block parameters stacked over layers."""
+    return model.init(key, *model.example_inputs())["params"]
+
+
+def abstract_params(model: Model) -> tuple[Any, Any]:
+    """Shapes and types of the parameters, and their logical axes, without computing anything."""
+    variables = jax.eval_shape(lambda key: model.init(key, *model.example_inputs()), jax.random.key(0))
+    return variables["params"], variables["axes"]

@@ -1,0 +1,90 @@
+"""The parts of a model's config that come as a group: RoPE scaling, experts, output head."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu", "geglu_tanh", "reglu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are changed for contexts longer than those trained on."""
+
+    kind: Literal["linear", "llama3", "yarn"]
+    """linear: positions divided by `factor` (arXiv:2306.15595); llama3: long wavelengths only, with a ramp
+    (arXiv:2407.21783); yarn: by how often a dimension turns over the original context (arXiv:2309.00071)."""
+    factor: float
+    """How many times longer the context is."""
+    original_context_len: int | None = None
+    """Context before the change; for llama3 and yarn."""
+    low_frequency_factor: float = 1.0
+    """llama3: wavelengths above original_context_len over this are divided by `factor`."""
+    high_frequency_factor: float = 4.0
+    """llama3: wavelengths below original_context_len over this stay."""
+    beta_fast: float = 32.0
+    """yarn: dimensions that turn more often than this over the original context stay."""
+    beta_slow: float = 1.0
+    """yarn: dimensions that turn less often than this are divided by `factor`."""
+    attention_factor: float | None = None
+    """yarn: factor on sine and cosine. By default 0.1 ln(factor) + 1."""
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"rope_scaling.factor must be at least 1: got {self.factor}")
+        if self.kind != "linear" and self.original_context_len is None:
+            raise ValueError(f"rope_scaling.original_context_len must be set for kind={self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    """A mixture of experts in place of each feed-forward layer: each token goes to its `top_k` best experts."""
+
+    num_experts: int
+    """Feed-forward layers to choose from."""
+    top_k: int = 2
+    """Experts a token is sent to; none is ever dropped."""
+    normalize: bool = True
+    """Whether a token's `top_k` weights are scaled to add up to 1."""
+    shared_ffw_dim: int | None = None
+    """Width of one more feed-forward layer that every token passes. By default none."""
+    load_balance: float = 0.01
+    """Weight in the loss of num_experts · Σ (share of tokens · mean probability) (arXiv:2101.03961)."""
+    router_z_loss: float = 0.0
+    """Weight in the loss of the squared log-sum-exp of router logits (arXiv:2202.08906)."""
+    dispatch: Literal["sorted", "dense"] | None = None
+    """sorted: tokens grouped by expert, each expert sees its own; dense: every expert sees every token, the weights decide.
+    By default sorted on one device, dense on a mesh of several."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.num_experts:
+            raise ValueError(f"experts.top_k must be in 1..num_experts: got top_k={self.top_k}, num_experts={self.num_experts}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """What is read from the last hidden state."""
+
+    kind: Literal["vocabulary", "sequence", "tokens", "span", "none"] = "vocabulary"
+    """vocabulary: logits of tokens; sequence: labels of the whole text; tokens: labels of each token; span: start and end
+    logits of an answer; none: hidden states only."""
+    num_labels: int | None = None
+    """Labels of a sequence or tokens head."""
+    bias: bool = False
+    """Whether vocabulary logits have a bias."""
+    transform: bool = False
+    """Dense, activation and norm before the vocabulary, as BERT's masked-LM head."""
+    transform_activation: Activation = "gelu"
+    """Its activation."""
+    transform_bias: bool = True
+    """Whether its dense layer adds a bias."""
+    pooler: bool = False
+    """Dense and tanh on the first token's hidden state; a sequence head reads its result, and it is in `Output.pooled`."""
+
+    def __post_init__(self) -> None:
+        if self.kind in ("sequence", "tokens") and (self.num_labels is None or self.num_labels < 1):
+            raise ValueError(f"head.num_labels must be at least 1 for head.kind={self.kind!r}: got {self.num_labels}")
+
+    @property
+    def outputs(self) -> int:
+        """Values a sequence, tokens or span head gives."""
+        return 2 if self.kind == "span" else self.num_labels or 0

@@ -1,0 +1,166 @@
+"""All blocks in turn: scanned over parameters stacked by layer, or unrolled."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jaxllm.models.attention import Seen
+from jaxllm.models.block import Block, BlockInput, BlockOutput, Memory, block_function
+from jaxllm.models.cache import Cache
+from jaxllm.models.config import TransformerConfig
+from jaxllm.models.position import Rotation
+from jaxllm.sharding import Axes
+
+
+class StackInput(NamedTuple):
+    """What the blocks are given beside the residual stream."""
+
+    masks: tuple[Bool[Array, "B T S"], ...]
+    """Of layers that see everything and of layers with a window; only one where all layers are alike."""
+    rotations: tuple[Rotation, ...] = ()
+    """Likewise."""
+    bias: Float[Array, "B N T S"] | None = None
+    distance: Int[Array, "B T S"] | None = None
+    head_mask: Float[Array, "L N"] | None = None
+    memory: Memory | None = None
+    cache: Cache | None = None
+    dropout_key: Array | None = None
+
+
+class StackOutput(NamedTuple):
+    """What the blocks hand back, each with one entry a layer; None where there is nothing to hand back."""
+
+    keys_values: tuple[Any, Any] | None
+    memory_keys_values: tuple[Any, Any] | None
+    hidden: Float[Array, "L+1 B T D"] | None
+    attention: Float[Array, "L B N T S"] | None
+    cross_attention: Float[Array, "L B N T S"] | None
+    router_logits: Float[Array, "L B T E"] | None
+
+
+class _Layer(NamedTuple):
+    """What belongs to one layer."""
+
+    params: Any
+    index: Int[Array, ""] | int
+    local: Bool[Array, ""] | bool
+    head_mask: Float[Array, " N"] | None
+    keys_values: tuple[Array, Array] | None
+    memory_keys_values: tuple[Array, Array] | None
+
+
+def run_layers(
+    config: TransformerConfig, layers: Any, x: Float[Array, "B T D"], given: StackInput, capture: Collection[str]
+) -> tuple[Float[Array, "B T D"], StackOutput]:
+    """All blocks in turn: scanned, or unrolled when the config says so or the layers come separately.
+
+    Args:
+      layers: parameters, each array stacked over layers, or a tuple with one tree a layer.
+    """
+    block = block_function(config)
+    start = None if given.cache is None else given.cache.length
+
+    def step(x: Array, layer: _Layer) -> tuple[Array, dict[str, Any]]:
+        key = None if given.dropout_key is None else jax.random.fold_in(given.dropout_key, layer.index)
+        rotation = _pick(given.rotations, layer.local) if given.rotations else None
+        seen = Seen(_pick(given.masks, layer.local), given.bias, rotation, given.distance, layer.head_mask)
+        own = layer.keys_values, layer.memory_keys_values
+        new_x, out = block(layer.params, x, BlockInput(seen, given.memory, *own, start, layer.index, key))
+        return new_x, _kept(config, x, out, capture, cached=given.cache is not None)
+
+    stacked = _Layer(layers, jnp.arange(config.num_layers), _local(config), given.head_mask, *_cached(given.cache))
+    if config.layer_loop == "unroll" or isinstance(layers, tuple):
+        x, out = _unrolled(step, config, stacked, x)
+    else:
+        is_static = isinstance(stacked.local, bool)
+        local, scanned = stacked.local, stacked._replace(local=None) if is_static else stacked
+        x, out = jax.lax.scan(lambda x, layer: step(x, layer._replace(local=local) if is_static else layer), x, scanned)
+    if "hidden" in out:
+        out["hidden"] = jnp.concatenate([out["hidden"], x[None]])
+    return x, StackOutput(**{name: out.get(name) for name in StackOutput._fields})
+
+
+def _local(config: TransformerConfig) -> Bool[Array, " L"] | bool:
+    """Which layers have a window; one answer where all are alike."""
+    if config.window is None or not config.full_attention_layers:
+        return config.window is not None
+    return jnp.asarray([layer not in config.full_attention_layers for layer in range(config.num_layers)])
+
+
+def _pick(choices: tuple[Any, ...], local: Array | bool) -> Any:
+    """The last for layers with a window, the first for others."""
+    if len(choices) == 1 or local is False:
+        return choices[0]
+    if local is True:
+        return choices[1]
+    return jax.tree.map(lambda full, windowed: jnp.where(local, windowed, full), *choices)
+
+
+def _cached(cache: Cache | None) -> tuple[Any, Any]:
+    if cache is None:
+        return None, None
+    memory = cache.memory
+    return (cache.keys, cache.values), None if memory is None else (memory.keys, memory.values)
+
+
+def _kept(config: TransformerConfig, x: Array, out: BlockOutput, capture: Collection[str], *, cached: bool) -> dict[str, Any]:
+    """What is kept of one block's by-products."""
+    found = {"hidden": x, "attention": out.attention, "cross_attention": out.cross_attention}
+    kept: dict[str, Any] = {name: found[name] for name in capture}
+    if cached:
+        kept["keys_values"] = out.keys_values
+        if config.cross_attention:
+            kept["memory_keys_values"] = out.memory_keys_values
+    if config.experts is not None:
+        kept["router_logits"] = out.router_logits
+    return kept
+
+
+def _unrolled(step: Callable, config: TransformerConfig, stacked: _Layer, x: Array) -> tuple[Array, dict[str, Any]]:
+    count = config.num_layers
+    local = stacked.local if isinstance(stacked.local, bool) else None
+    columns = [_separate(part, count) for part in (stacked.params, stacked.head_mask, *stacked[4:])]
+    outs = []
+    for index, (params, head_mask, keys_values, memory_keys_values) in enumerate(zip(*columns, strict=True)):
+        here = index not in config.full_attention_layers if local is None else local
+        x, out = step(x, _Layer(params, index, here, head_mask, keys_values, memory_keys_values))
+        outs.append(out)
+    joined = {name: jax.tree.map(lambda *rows: jnp.stack(rows), *[out[name] for out in outs]) for name in outs[0]}
+    for name, given in (("keys_values", stacked.keys_values), ("memory_keys_values", stacked.memory_keys_values)):
+        apart = given is not None and isinstance(given[0], tuple)
+        apart |= given is None and stacked.keys_values is not None and isinstance(stacked.keys_values[0], tuple)
+        if name in joined and apart:  # as they came: one array a layer
+            joined[name] = tuple(tuple(out[name][part] for out in outs) for part in (0, 1))
+    return x, joined
+
+
+def _separate(part: Any, count: int) -> Any:
+    """One entry a layer: of a stack, of a tuple with one tree a layer, of a pair of such tuples, or of None."""
+    if part is None:
+        return [None] * count
+    if isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], tuple):
+        return list(zip(*part, strict=True))
+    return part if isinstance(part, tuple) and not isinstance(part[0], Array) else unstack_layers(part, count)
+
+
+def unstack_layers(stacked: Any, num_layers: int) -> tuple[Any, ...]:
+    """One tree a layer from arrays stacked over layers. The gradient is one concatenation, not a sum of paddings."""
+    leaves, structure = jax.tree.flatten(stacked)
+    parts = [jax.lax.split(leaf, [1] * num_layers, axis=0) for leaf in leaves]
+    return tuple(jax.tree.unflatten(structure, [jnp.squeeze(part[index], 0) for part in parts]) for index in range(num_layers))
+
+
+def init_layers(config: TransformerConfig, key: Array, x: Array, given: StackInput) -> tuple[Any, Any]:
+    """Initial parameters of all blocks, stacked, and their logical axes."""
+    block = Block(config, parent=None)
+    mask = given.masks[0]
+    rotation = given.rotations[0] if given.rotations else None
+    first = BlockInput(Seen(mask, given.bias, rotation, given.distance), given.memory)
+    variables = jax.vmap(lambda key: block.init(key, x, first))(jax.random.split(key, config.num_layers))
+    is_axes = lambda node: isinstance(node, Axes)  # noqa: E731
+    axes = jax.tree.map(lambda a: Axes(("layers", *a.names)), variables["axes"], is_leaf=is_axes)
+    return variables["params"], axes
