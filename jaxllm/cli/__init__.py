@@ -8,8 +8,9 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "train a recipe, or go on with a run",
-    "generate": "continue a prompt with a trained model",
+    "generate": "continue a prompt with a trained or published model",
     "evaluate": "loss and perplexity of a trained model over a split",
+    "convert": "a model to and from the Hugging Face layout, or from GGUF",
     "data": "build a data set from files, or look at one",
     "doctor": "check this machine, and say what to do about it",
 }

@@ -3,12 +3,18 @@
 import argparse
 import shutil
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxllm.data.build import BuildReport
 
 EXAMPLES = """examples:
   jaxllm data build stories stories.txt --documents blank-line
   jaxllm data build books books/ --encoding latin-1 --exact-duplicates --min-chars 200
   jaxllm data build poems poems/ --column paragraphs
-  jaxllm data build reviews train.tsv --column sentence --validation dev.tsv --test test.tsv
+  jaxllm data build reviews train.tsv --column sentence --label label --validation dev.tsv --test test.tsv
+  jaxllm data build captions train.de.gz train.en.gz --pair de en --test test.de.gz test.en.gz
+  jaxllm data build cifar10 train.tar.gz --images --test test.tar.gz
   jaxllm data show stories --num 5 --tokenizer bpe --vocab-size 2000
 """
 
@@ -35,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Make a data set from text, JSONL, JSON, CSV, TSV or Parquet files (text kinds also gzipped), or folders of them."
+        "Make a data set from text, JSONL, JSON, CSV, TSV or Parquet files (text kinds also gzipped), or folders of them; with "
+        "--images from folders or archives of class folders of JPEG and PNG files."
     )
     parser.add_argument("name", metavar="NAME", help="what to call it: small letters, digits, _")
     parser.add_argument("sources", metavar="SOURCE", nargs="*", help="files and folders to train on")
@@ -43,8 +50,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     add("--documents", choices=["file", "line", "blank-line", "article"], default="file",
         help="what a document is in a text file (default: file; article: WikiText)")  # fmt: skip
     add("--separator", metavar="LINE", help="a document ends at each line equal to this, such as '<|endoftext|>'")
-    add("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    add("--encoding", default="utf-8",
+        help="encoding of the files (default: utf-8); of several (utf-8,latin-1) the first that fits a file")  # fmt: skip
     add("--column", help="column or JSON key that holds the text (default: text); its number without a header")
+    add("--label", metavar="COLUMN", help="column or JSON key that holds a class; it becomes the feature `label`")
+    add("--pair", nargs=2, metavar=("FIRST", "SECOND"), help="names of the two texts of each pair: two columns or JSON keys, "
+        "or in text files, which come two by two, line n of one file and of the other")  # fmt: skip
+    add("--images", action="store_true", help="images; the folder that a file lies in is its class")
     add("--no-header", action="store_true", help="CSV and TSV files have no line of column names")
     add("--on-error", choices=["stop", "skip"], default="stop",
         help="at a record that cannot be read: stop with its place (default), or skip and count it")  # fmt: skip
@@ -76,7 +88,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="NAME", nargs="?", help="name, folder of a prepared TFDS set, or TFDS name")
     parser.add_argument("--split", help="split to show documents of (default: the first)")
     parser.add_argument("--num", type=int, default=3, metavar="N", help="documents to show (default: 3)")
-    parser.add_argument("--text-feature", default="text", metavar="NAME", help="feature with the text (default: text)")
+    parser.add_argument("--text-feature", default="text", metavar="NAME", help="feature whose tokens to count (default: text)")
     parser.add_argument("--tokenizer", metavar="KIND|FOLDER", help="count tokens: bytes, characters, bpe, wordpiece, "
                         "unigram, or a folder with a tokenizer.json")  # fmt: skip
     parser.add_argument("--vocab-size", type=int, metavar="N", help="entries of a trained tokenizer (default: 4096)")
@@ -87,6 +99,10 @@ def _build(arguments: argparse.Namespace) -> int:
     sources = arguments.sources + arguments.train
     if not sources:
         raise ValueError("expected files or folders to build from: got none; jaxllm data build NAME FILE ...")
+    if arguments.images:
+        return _build_images(arguments, sources)
+    if arguments.pair and (arguments.label or arguments.column):
+        raise ValueError("--pair names both texts: it does not go with --column or --label")
     from jaxllm.data.build import build_text_set
     from jaxllm.data.clean import CleanConfig
     from jaxllm.data.readers import ReadConfig
@@ -102,7 +118,8 @@ def _build(arguments: argparse.Namespace) -> int:
             documents="separator" if arguments.separator and arguments.documents == "file" else arguments.documents,
             separator=arguments.separator,
             encoding=arguments.encoding,
-            column=arguments.column,
+            column=arguments.pair[0] if arguments.pair else arguments.column,
+            second=arguments.pair[1] if arguments.pair else arguments.label,
             header=not arguments.no_header,
             on_error=arguments.on_error,
         ),
@@ -120,28 +137,58 @@ def _build(arguments: argparse.Namespace) -> int:
             by=arguments.split_by,
             seed=arguments.seed,
         ),
+        labelled=arguments.label is not None,
         overwrite=arguments.overwrite,
     )
     counts = report.cleaning
     print(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}\n")
     _print_table(counts.table())
+    _say_built(arguments, report, ("documents", "characters"), time.perf_counter() - begin)
+    return 0
+
+
+def _build_images(arguments: argparse.Namespace, sources: list[str]) -> int:
+    from jaxllm.data.build_images import build_image_set
+    from jaxllm.data.splits import SplitConfig
+
+    begin = time.perf_counter()
+    report = build_image_set(
+        arguments.name,
+        sources,
+        own_files={"validation": arguments.validation, "test": arguments.test},
+        data_dir=arguments.data_dir,
+        split=SplitConfig(
+            validation_fraction=arguments.validation_fraction,
+            test_fraction=arguments.test_fraction,
+            by=arguments.split_by,
+            seed=arguments.seed,
+        ),
+        on_error=arguments.on_error,
+        overwrite=arguments.overwrite,
+    )
+    print(f"read {report.cleaning.documents_kept:,} images")
+    _say_built(arguments, report, ("images", "bytes"), time.perf_counter() - begin)
+    return 0
+
+
+def _say_built(arguments: argparse.Namespace, report: "BuildReport", units: tuple[str, str], seconds: float) -> None:
     if report.skipped.count:
         print(f"\nskipped {report.skipped.count:,} records that could not be read, the first of them:")
         for message in report.skipped.examples:
             print(f"  {message}")
     print()
-    splits = [(name, f"{documents:,}", f"{chars:,}") for name, (documents, chars) in report.splits.items()]
-    _print_table([("split", "documents", "characters"), *splits])
-    print(f"\nwritten to {report.folder} in {time.perf_counter() - begin:.1f} s (counts in cleaning.json)")
+    splits = [(name, f"{count:,}", f"{size:,}") for name, (count, size) in report.splits.items()]
+    _print_table([("split", *units), *splits])
+    print(f"\nwritten to {report.folder} in {seconds:.1f} s")
     named = arguments.name if arguments.data_dir is None else f"{arguments.name} --data-dir {arguments.data_dir}"
     print(f"look at it:  jaxllm data show {named}")
-    return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     if arguments.num < 0:
         raise ValueError(f"--num must be 0 or more: got {arguments.num}")
-    from jaxllm.data.source import SHIPPED, datasets_dir, find_text_set, list_names
+    from jaxllm.data.show import feature_kinds, shown_records
+    from jaxllm.data.source import SHIPPED, datasets_dir, find_set, list_names
 
     if arguments.dataset is None:
         folder = datasets_dir(arguments.data_dir)
@@ -149,18 +196,17 @@ def _show(arguments: argparse.Namespace) -> int:
         print(f"data sets in {folder} ({SHIPPED} ships with the package):")
         print("\n".join(f"  {name}" for name in names))
         return 0
-    text_set = find_text_set(arguments.dataset, data_dir=arguments.data_dir, text_feature=arguments.text_feature)
-    print(f"{text_set.folder}\nfeatures: {', '.join(text_set.features)}\n")
-    rows = {"split": ("documents",)} | {name: (f"{size:,}",) for name, size in text_set.sizes.items()}
+    data_set = find_set(arguments.dataset, data_dir=arguments.data_dir)
+    print(f"{data_set.folder}\nfeatures: {', '.join(feature_kinds(data_set))}\n")
+    rows = {"split": ("documents",)} | {name: (f"{size:,}",) for name, size in data_set.sizes.items()}
     if arguments.tokenizer:
         columns = _token_columns(arguments)
         rows = {name: (*cells, *columns[name]) for name, cells in rows.items()}
     _print_table([(name, *cells) for name, cells in rows.items()])
-    split = text_set.open(arguments.split or next(iter(text_set.sizes)))
+    split = data_set.check(arguments.split or next(iter(data_set.sizes)))
     width = max(40, shutil.get_terminal_size().columns)
-    print(f"\nfirst documents of {split.split}:")
-    for number in range(min(arguments.num, len(split))):
-        line = f"{split.document_id(number)}  " + split.texts(number, number + 1)[0].replace("\n", "⏎")
+    print(f"\nfirst documents of {split}:")
+    for line in shown_records(data_set, split, arguments.num):
         print("  " + (line if len(line) <= width - 2 else line[: width - 3] + "…"))
     return 0
 

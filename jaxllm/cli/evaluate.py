@@ -21,8 +21,11 @@ def run(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(results))
     else:
-        print(
-            f"{split} of {job.recipe.data.dataset}, step {step}: loss {results['loss']:.4f} nats per token, "
-            f"perplexity {results['perplexity']:.3f}, {results['tokens']:,.0f} tokens"
-        )
+        unit = job.recipe.objective.reports.unit
+        shown = [f"loss {results['loss']:.4f} nats per {unit.removesuffix('s')}"]
+        if "perplexity" in results:
+            shown.append(f"perplexity {results['perplexity']:.3f}")
+        if "accuracy" in results:
+            shown.append(f"accuracy {results['accuracy']:.2%}")
+        print(f"{split} of {job.recipe.data.dataset}, step {step}: {', '.join(shown)}, {results[unit]:,.0f} {unit}")
     return 0

@@ -2,7 +2,11 @@
 
 import argparse
 
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+SAMPLING = (
+    *("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop"),
+    *("suppress", "num_beams", "length_penalty", "early_stopping"),
+)
+LISTS = ("stop", "suppress")
 
 
 def run(argv: list[str]) -> int:
@@ -10,13 +14,21 @@ def run(argv: list[str]) -> int:
     given = {name: getattr(options, name) for name in SAMPLING if getattr(options, name) is not None}
     from jaxllm.inference import SamplingConfig, generate
 
-    sampling = SamplingConfig(**{**given, "stop": tuple(given.get("stop", ()))})
+    SamplingConfig(**_as_tuples(given))  # a mistake is said before the model is loaded
+    from jaxllm.models import VisionTransformer
     from jaxllm.recipe import load
 
-    loaded = load(options.run_dir, step=options.checkpoint)
+    loaded = load(options.model, step=options.checkpoint)
+    if isinstance(loaded.model, VisionTransformer):
+        raise ValueError(f"generate needs a model of text: {loaded.source} has one of images")
+    if loaded.tokenizer is None:
+        raise ValueError(f"a prompt needs a tokenizer: {loaded.source} has none; put its tokenizer files there")
+    sampling = SamplingConfig(**_as_tuples({"suppress": loaded.suppress, **given}))
+    prompt = loaded.chat_ids(options.prompt) if options.chat else options.prompt
 
     # The first sample appears as it is written, the others when all are done. The prompt waits until it is accepted.
-    unshown = [options.prompt]
+    beginning = "" if options.chat or loaded.reads_prompt else options.prompt
+    unshown = [beginning]
 
     def show(row: int, text: str) -> None:
         if row == 0:
@@ -24,26 +36,32 @@ def run(argv: list[str]) -> int:
             unshown.clear()
 
     completions = generate(
-        *(loaded.model, loaded.params, loaded.tokenizer, [options.prompt], sampling),
+        *(loaded.model, loaded.params, loaded.tokenizer, [prompt], sampling),
         num_samples=options.num_samples,
+        eos_ids=loaded.eos_ids,
         on_text=show,
     )
     show(0, "")
     for completion in completions[1:]:
-        print(f"\n{'-' * 40}\n{options.prompt}{completion}", end="")
+        print(f"\n{'-' * 40}\n{beginning}{completion}", end="")
     print(flush=True)
     return 0
+
+
+def _as_tuples(given: dict) -> dict:
+    return {name: tuple(value) if name in LISTS else value for name, value in given.items()}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jaxllm generate",
-        description="Continues a prompt with the model of a run, and shows the text as it is written.",
+        description="Continues a prompt with a trained or published model, and shows the text as it is written.",
         epilog="Text longer than the model's context goes on from the last half of it.",
     )
     add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", help="folder of a run")
-    add("--prompt", required=True, metavar="TEXT", help="text to continue")
+    add("model", metavar="RUN_DIR|MODEL", help="run folder, Hugging Face folder or name, GGUF file, or converted folder")
+    add("--prompt", required=True, metavar="TEXT", help="text to continue, or for an encoder-decoder to read")
+    add("--chat", action="store_true", help="the prompt is a user's message to a chat model")
     add("--max-tokens", type=int, metavar="N", help="tokens to add (default: 256)")
     add("--temperature", type=float, metavar="X", help="divides the logits; 0: always the likeliest token (default: 1.0)")
     add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens (default: all)")
@@ -53,5 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="N", help="seed of the draws (default: 0)")
     add("--num-samples", type=int, metavar="N", default=1, help="completions to write (default: 1)")
     add("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
+    add("--suppress", action="append", type=int, metavar="ID", help="never write this token; may be given several times")
+    add("--num-beams", type=int, metavar="N", help="beam search with N beams instead of drawing")
+    add("--length-penalty", type=float, metavar="X", help="beams compete by log-probability over length to this power (1.0)")
+    add("--early-stopping", action="store_true", default=None, help="stop when N beams have ended")
     add("--checkpoint", type=int, metavar="STEP", help="checkpoint to take (default: the best, else the newest)")
     return parser

@@ -26,7 +26,8 @@ def override(recipe: Recipe, options: list[str]) -> Recipe:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(Recipe, default=recipe, args=options, prog="jaxllm train RECIPE")
+            settings = (tyro.conf.AvoidSubcommands,)  # of the kinds of model, data and objective those of the recipe
+            return tyro.cli(Recipe, default=recipe, args=options, prog="jaxllm train RECIPE", config=settings)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -1,4 +1,4 @@
-"""Text to batches: TFDS data sets, tokenizers, and rows found by one global position.
+"""Text and images to batches: TFDS data sets, tokenizers, and rows found by one global position.
 
     data = open_data(DataConfig(dataset="tiny_shakespeare", seq_len=64), seed=0)
     for batch in train_batches(data.train, batch_size=12):  # tokens, targets, loss_weights, positions, segment_ids
@@ -6,13 +6,15 @@
 
 In the order in which text passes through: `readers` and `clean` take documents from files, `build` writes them as a TFDS data
 set, `source` finds and reads one, `tokenizer` and `subword` make ids of text, `tokens` keeps the ids on disk, `packing` says
-which token stands in which row, `rows` shuffles the rows, `pipeline` makes batches of them.
+which token stands in which row, `rows` shuffles the rows (`pairs` those of two texts), `pipeline` makes batches of them.
+Images go by `build_images` and `images`.
 """
 
-from jaxllm.data.config import DataConfig, TokenizerConfig
+from jaxllm.data.config import DataConfig, ImageDataConfig, TokenizerConfig
+from jaxllm.data.images import ImageData, open_images
 from jaxllm.data.opening import Data, open_data
 from jaxllm.data.pipeline import eval_batches, train_batches
-from jaxllm.data.rows import Batch, RowSource
+from jaxllm.data.rows import Batch, Rows, RowSource
 from jaxllm.data.source import TextSet, TextSplit, find_text_set
 from jaxllm.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -20,7 +22,10 @@ __all__ = [
     "Batch",
     "Data",
     "DataConfig",
+    "ImageData",
+    "ImageDataConfig",
     "RowSource",
+    "Rows",
     "TextSet",
     "TextSplit",
     "Tokenizer",
@@ -29,6 +34,7 @@ __all__ = [
     "find_text_set",
     "load_tokenizer",
     "open_data",
+    "open_images",
     "train_batches",
     "train_tokenizer",
 ]

@@ -1,6 +1,6 @@
 """`jaxllm data build`: files to a TFDS data set, cleaned and split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from jaxllm.data.clean import CleanConfig, CleanCounts, Cleaner
 from jaxllm.data.readers import ReadConfig, Skipped, find_files, read_documents
 from jaxllm.data.source import datasets_dir
 from jaxllm.data.splits import SplitConfig, Spool, assign, with_fractions
-from jaxllm.data.tfds_builder import check_new_name, write_text_set
+from jaxllm.data.tfds_builder import TEXT, Features, Label, Record, check_new_name, write_set
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,23 @@ def build_text_set(
     read: ReadConfig | None = None,
     clean: CleanConfig | None = None,
     split: SplitConfig | None = None,
+    labelled: bool = False,
     overwrite: bool = False,
 ) -> BuildReport:
     """Build the data set `name` from files and folders.
 
         build_text_set("stories", ["stories.txt"], read=ReadConfig(documents="blank-line"))
+        build_text_set("captions", ["train.de.gz", "train.en.gz"], read=ReadConfig(column="de", second="en"))
 
     Args:
       own_files: Files of the validation or the test split; the fractions are taken from `sources`.
+      labelled: `read.second` is the column of a label, not the second text of a pair.
     """
     read, clean, split = read or ReadConfig(), clean or CleanConfig(), split or SplitConfig()
+    if labelled and read.second is None:
+        raise ValueError("labelled=True needs read.second, the column that holds the label: got none")
+    if read.second is not None and split.by == "characters":
+        raise ValueError("pairs and labelled texts stay whole: split by documents, got by='characters'")
     target = datasets_dir(data_dir)
     check_new_name(name, target, overwrite=overwrite)
     own = {part: list(files) for part, files in (own_files or {}).items() if files}
@@ -65,15 +72,30 @@ def build_text_set(
         record = {"counts": cleaner.counts.as_dict(), "records_skipped": skipped.count}
         record |= {"read": asdict(read), "clean": asdict(clean), "split": asdict(split)}
         names = ", ".join(path.name for files in groups.values() for path in files)
-        folder = write_text_set(
+        folder = write_set(
             name,
             splits,
             target,
             description=f"Text from {names}"[:500],
+            features=_features(read, labelled, splits.values()),
             overwrite=overwrite,
             records={"cleaning.json": record},
         )
     return BuildReport(folder, sizes, cleaner.counts, skipped)
+
+
+def _features(read: ReadConfig, labelled: bool, splits: Iterable[Iterable[Record]]) -> Features:
+    """Plain text and labelled text are under "text" (and "label"), pairs under the names of their columns."""
+    if read.second is None:
+        return TEXT
+    if labelled:
+        return {"id": None, "text": None, "label": Label(label_names({str(record[2]) for part in splits for record in part}))}
+    return {"id": None, read.column or "text": None, read.second: None}
+
+
+def label_names(labels: set[str]) -> tuple[str, ...]:
+    """In the order of their numbers: numbers by size, others by letter."""
+    return tuple(sorted(labels, key=lambda label: (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)))
 
 
 def _nothing_left(part: str, counts: CleanCounts, skipped: Skipped) -> str:

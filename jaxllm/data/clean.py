@@ -97,14 +97,14 @@ class Cleaner:
         self.counts = CleanCounts(0, 0, 0, {name: StepCount(name) for name in self._steps})
 
     def clean(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """The documents that stay."""
-        for document_id, text in documents:
+        """The documents that stay. Of pairs and labelled texts the steps look at the first; the second must not be empty."""
+        for document_id, text, *second in documents:
             self.counts.documents_read += 1
-            cleaned = self._clean(text)
+            cleaned = self._clean(text if all(other.strip() for other in second) else "")
             if cleaned is not None:
                 self.counts.documents_kept += 1
                 self.counts.characters_kept += len(cleaned)
-                yield document_id, cleaned
+                yield document_id, cleaned, *second
 
     def _clean(self, text: str) -> str | None:
         for name, step in self._steps.items():

@@ -53,7 +53,9 @@ class DataConfig:
     data_dir: str | None = None
     """Folder of the named data sets; None means $JAXLLM_DATA, else `datasets` in the cache folder."""
     text_feature: str = "text"
-    """The feature of the data set that holds the text."""
+    """The feature of the data set that holds the text; of pairs the first text, which is the encoder's."""
+    target_feature: str | None = None
+    """The feature that holds the second text of pairs, which is the decoder's. By default there are no pairs."""
     train_split: str = "train"
     """Split to train on; TFDS slices such as "train[:99%]" work here and below."""
     validation_split: str | None = "validation"
@@ -85,5 +87,45 @@ class DataConfig:
         if self.prefetch < 0:
             raise ValueError(f"prefetch must be 0 (prepare on demand) or more: got {self.prefetch}")
         for name in ("train_split", "text_feature"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty")
+        if self.target_feature == self.text_feature:
+            raise ValueError(f"target_feature must be another feature than text_feature: got {self.text_feature!r} for both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataConfig:
+    """The labelled images of a run, all brought to one size."""
+
+    dataset: str
+    """A name built by `jaxllm data build --images`, the folder of a prepared TFDS set, or a TFDS name such as "cifar10"."""
+    image_size: int
+    """Height and width of an image in pixels; others are scaled by their shorter side and cut in the middle."""
+    data_dir: str | None = None
+    """Folder of the named data sets; None means $JAXLLM_DATA, else `datasets` in the cache folder."""
+    image_feature: str = "image"
+    """The feature of the data set that holds the image."""
+    label_feature: str = "label"
+    """The feature that holds the class."""
+    train_split: str = "train"
+    """Split to train on; TFDS slices such as "train[:99%]" work here and below."""
+    validation_split: str | None = "validation"
+    """Split for the evaluations during training; None when there is none."""
+    test_split: str | None = "test"
+    """Split for the final figure; None when there is none. "test" is left out where the set has no such split."""
+    num_workers: int = 0
+    """Worker processes that prepare batches; 0 means a thread of this process. The stream is the same for any number."""
+    prefetch: int = 2
+    """Batches prepared ahead, by each worker; 0 prepares each batch when it is asked for."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ValueError("dataset must name a data set: got an empty string; `jaxllm data show` lists those there are")
+        if self.image_size < 1:
+            raise ValueError(f"image_size must be 1 or more: got {self.image_size}")
+        for name in ("num_workers", "prefetch"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more: got {getattr(self, name)}")
+        for name in ("train_split", "image_feature", "label_feature"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")

@@ -110,7 +110,7 @@ class Fit:
         begin, length = _pieces(self.offsets, self.seq_len)
         order = np.arange(len(begin)) if self.seed is None else random_order(self.seed, len(begin))
         order = order[np.argsort(-length[order], kind="stable")]
-        row = _best_fit(length[order], self.seq_len)
+        row = best_fit(length[order][:, None], (self.seq_len,))
         by_row = np.argsort(row, kind="stable")
         first = np.searchsorted(row[by_row], np.arange(int(row.max(initial=-1)) + 2))
         return begin[order][by_row], length[order][by_row], first
@@ -121,25 +121,35 @@ class Fit:
 
     def cells(self, rows: Int64[np.ndarray, " B"], offsets: Int64[np.ndarray, " B"]) -> Cells:
         """The rows; whole documents have no cuts for `offsets` to move."""
-        begin, length, first = self._plan
-        shape = (len(rows), self.seq_len)
-        counts = first[rows + 1] - first[rows]
-        piece_row = np.repeat(np.arange(len(rows)), counts)
-        piece_number = np.arange(len(piece_row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        piece = first[rows][piece_row] + piece_number
-        lengths = length[piece]
-        cumulative = np.cumsum(lengths) - lengths
-        row_begin = cumulative[np.cumsum(counts) - counts]
-        in_piece = np.arange(int(lengths.sum())) - np.repeat(cumulative, lengths)
-        cell_row = np.repeat(piece_row, lengths)
-        column = np.repeat(cumulative - row_begin[piece_row], lengths) + in_piece
-        source, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int32)
-        segment_ids, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        source[cell_row, column] = np.repeat(begin[piece], lengths) + in_piece
-        positions[cell_row, column] = in_piece
-        segment_ids[cell_row, column] = np.repeat(piece_number + 1, lengths)
-        weights[cell_row, column] = 1
+        source, positions, segment_ids = fill(*self._plan, rows, self.seq_len)
+        weights = (segment_ids > 0).astype(np.float32)
         return Cells(source, source + weights.astype(np.int64), positions, segment_ids, weights)
+
+
+def fill(
+    begin: Int64[np.ndarray, " pieces"],
+    length: Int64[np.ndarray, " pieces"],
+    first: Int64[np.ndarray, " ends"],
+    rows: Int64[np.ndarray, " B"],
+    seq_len: int,
+) -> tuple[Int64[np.ndarray, "B T"], Int32[np.ndarray, "B T"], Int32[np.ndarray, "B T"]]:
+    """Index of the token, position and segment of each cell: row r holds the pieces `first[r]` to `first[r + 1] - 1`, end
+    to end."""
+    counts = first[rows + 1] - first[rows]
+    piece_row = np.repeat(np.arange(len(rows)), counts)
+    piece_number = np.arange(len(piece_row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    piece = first[rows][piece_row] + piece_number
+    lengths = length[piece]
+    cumulative = np.cumsum(lengths) - lengths
+    row_begin = cumulative[np.cumsum(counts) - counts]
+    in_piece = np.arange(int(lengths.sum())) - np.repeat(cumulative, lengths)
+    cell = np.repeat(piece_row, lengths), np.repeat(cumulative - row_begin[piece_row], lengths) + in_piece
+    shape = (len(rows), seq_len)
+    source, positions, segment_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    source[cell] = np.repeat(begin[piece], lengths) + in_piece
+    positions[cell] = in_piece
+    segment_ids[cell] = np.repeat(piece_number + 1, lengths)
+    return source, positions, segment_ids
 
 
 def _pieces(offsets: Int64[np.ndarray, " ends"], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,39 +162,55 @@ def _pieces(offsets: Int64[np.ndarray, " ends"], seq_len: int) -> tuple[np.ndarr
     return begin, np.minimum(places[document] - number * seq_len, seq_len)
 
 
-def _best_fit(length: Int64[np.ndarray, " pieces"], seq_len: int) -> Int64[np.ndarray, " pieces"]:
-    """The row of each piece, longest first: the fullest row that has room, else a new one.
+def best_fit(length: Int64[np.ndarray, "pieces sides"], sides: tuple[int, ...]) -> Int64[np.ndarray, " pieces"]:
+    """The row of each piece: the fullest row that has room on every side, else a new one.
 
-    Pieces of one length are placed together, so the work grows with the number of lengths, not of pieces.
+    A row has `sides[k]` places on side k, a piece needs `length[piece, k]` of them; largest pieces first, equal ones side by
+    side. Equal pieces are placed together, so the work grows with the number of sizes, not of pieces.
     """
     row = np.empty(len(length), np.int64)
-    open_rows: dict[int, np.ndarray] = {}
+    open_rows: dict[tuple[int, ...], np.ndarray] = {}
     num_rows = 0
-    lengths, firsts, counts = np.unique(-length, return_index=True, return_counts=True)
-    for size, first, count in zip((-lengths).tolist(), firsts.tolist(), counts.tolist(), strict=True):
-        done = 0
-        for room in sorted(r for r in open_rows if r >= size):
+    firsts = np.flatnonzero(np.concatenate([[True], (np.diff(length, axis=0) != 0).any(axis=1)])[: len(length)])
+    ends = np.append(firsts, len(length))[1:]
+    for size, first, end in zip(map(tuple, length[firsts].tolist()), firsts.tolist(), ends.tolist(), strict=True):
+        done, count = 0, end - first
+        fitting = (room for room in open_rows if all(map(int.__ge__, room, size)))
+        for room in sorted(fitting, key=lambda room: (sum(room), room)):
             if done == count:
                 break
-            each = room // size
+            each = _times(room, size)
             used = min(len(open_rows[room]), -(-(count - done) // each))
             rows, open_rows[room] = open_rows[room][:used], open_rows[room][used:]
-            done += _place(row[first + done : first + count], rows, each, room, size, open_rows)
+            done += _place(row[first + done : end], rows, each, room, size, open_rows)
             if not open_rows[room].size:
                 del open_rows[room]
-        each = seq_len // size
+        each = _times(sides, size)
         new = np.arange(num_rows, num_rows + -(-(count - done) // each))
         num_rows += len(new)
-        _place(row[first + done : first + count], new, each, seq_len, size, open_rows)
+        _place(row[first + done : end], new, each, sides, size, open_rows)
     return row
 
 
-def _place(row: np.ndarray, rows: np.ndarray, each: int, room: int, size: int, open_rows: dict[int, np.ndarray]) -> int:
+def _times(room: tuple[int, ...], size: tuple[int, ...]) -> int:
+    """How often a piece fits into a room."""
+    return min(have // need for have, need in zip(room, size, strict=True) if need)
+
+
+def _place(
+    row: np.ndarray,
+    rows: np.ndarray,
+    each: int,
+    room: tuple[int, ...],
+    size: tuple[int, ...],
+    open_rows: dict[tuple[int, ...], np.ndarray],
+) -> int:
     """Put up to `each` pieces of `size` into each of `rows`, which have `room`; returns how many were put."""
     filled = np.repeat(rows, each)[: len(row)]
     row[: len(filled)] = filled
     full, rest = divmod(len(filled), each)
-    for group, left in ((rows[:full], room - each * size), (rows[full:], room - rest * size)):
-        if group.size and left:
+    for group, times in ((rows[:full], each), (rows[full:], rest)):
+        left = tuple(have - times * need for have, need in zip(room, size, strict=True))
+        if group.size and all(left):
             open_rows[left] = np.concatenate([open_rows.get(left, np.zeros(0, np.int64)), group])
     return len(filled)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from jaxllm.data.rows import Batch, RowSource
+from jaxllm.data.rows import Batch, Rows
 from jaxllm.data.workers import in_workers
 
 
@@ -16,7 +16,7 @@ from jaxllm.data.workers import in_workers
 class _Batches:
     """Element i: this process's rows of global batch i."""
 
-    source: RowSource
+    source: Rows
     first: int
     """Global position of the first row of batch 0 for this process."""
     rows: int
@@ -34,11 +34,13 @@ class _Batches:
         there = max(0, min(self.rows, self.source.rows_per_epoch - begin))
         batch = self.source.rows(np.arange(begin, begin + there))
         missing = self.rows - there
-        return {name: np.pad(value, ((0, missing), (0, 0))) for name, value in batch.items()} if missing else batch
+        if not missing:
+            return batch
+        return {name: np.pad(value, ((0, missing), *[(0, 0)] * (value.ndim - 1))) for name, value in batch.items()}
 
 
 def train_batches(
-    source: RowSource,
+    source: Rows,
     *,
     batch_size: int,
     start: int = 0,
@@ -65,7 +67,7 @@ def train_batches(
 
 
 def eval_batches(
-    source: RowSource,
+    source: Rows,
     *,
     batch_size: int,
     process_index: int = 0,

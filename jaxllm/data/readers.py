@@ -1,11 +1,11 @@
 """Documents out of files: text, JSONL and JSON, CSV and TSV, Parquet; any of the text kinds may be gzipped (`.gz`).
 
-A document has an id that says where it came from, such as `stories.jsonl:17`, and its text, with line ends as `\\n`.
+A document has an id that says where it came from, such as `stories.jsonl:17`, and its text, with line ends as `\\n`; where a
+second column is named, also what stands there: the other text of a pair, or a label.
 """
 
-import codecs
 import csv
-import gzip
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxllm.data.lines import check_encoding, read_lines
 from jaxllm.data.tfds_builder import Document
 
 TEXT_ENDINGS = (".txt", ".text", ".md")
 ENDINGS = (*TEXT_ENDINGS, ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-_BLOCK_BYTES = 1 << 20
 _SHOWN_RECORDS = 5
 
 
@@ -31,10 +31,14 @@ class ReadConfig:
     separator: str | None = None
     """The line between two documents, such as `<|endoftext|>`; it belongs to none."""
     encoding: str = "utf-8"
-    """Encoding of text, JSON, CSV and TSV files. A byte order mark is dropped."""
+    """Encoding of text, JSON, CSV and TSV files; several, such as `utf-8,latin-1`: for each file the first that fits. A byte
+    order mark is dropped."""
     column: str | None = None
     """The column, or the key of JSON objects, that holds the text; a list of strings is joined by line ends. In files
     without a header, the number of the column, from 1. None means `text`."""
+    second: str | None = None
+    """Another column or key, read into the same document: the second text of a pair, or a label. Text files are then read two
+    by two: line n of one and line n of the other are a pair."""
     header: bool = True
     """Whether CSV and TSV files begin with the names of their columns."""
     on_error: Literal["stop", "skip"] = "stop"
@@ -50,14 +54,18 @@ class ReadConfig:
             )
         if self.on_error not in ("stop", "skip"):
             raise ValueError(f"on_error must be stop or skip: got {self.on_error!r}")
-        try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
-            raise ValueError(
-                f"encoding must be one that Python knows, such as utf-8, latin-1 or gb18030: got {self.encoding!r}"
-            ) from error
-        if not self.header and not (self.column or "").isdigit():
-            raise ValueError(f"without a header, column must be the number of the text's column, from 1: got {self.column!r}")
+        check_encoding(self.encoding)
+        for column in self.columns:
+            if not self.header and not column.isdigit():
+                raise ValueError(
+                    "without a header, column must be the number of the text's column, from 1: got "
+                    f"{None if column == 'text' else column!r}"
+                )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that make a document."""
+        return (self.column or "text",) if self.second is None else (self.column or "text", self.second)
 
 
 class Skipped:
@@ -91,10 +99,43 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
 
 def read_documents(files: Iterable[Path], config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
     """The documents of some files, in order."""
+    aligned: list[Path] = []
     for path in files:
         if path.stat().st_size == 0:
             raise ValueError(f"{path} is empty: expected text in it; leave the file out")
-        yield from _reader(path)(path, config, skipped)
+        if config.second is None or _reader(path) is not _read_text:
+            yield from _reader(path)(path, config, skipped)
+            continue
+        aligned.append(path)
+        if len(aligned) == 2:
+            yield from _read_aligned(aligned[0], aligned[1], config)
+            aligned.clear()
+    if aligned:
+        raise ValueError(
+            f"pairs in text files need two files, line by line: got {aligned[0]} alone; name that of the second texts after it"
+        )
+
+
+def _read_aligned(first: Path, second: Path, config: ReadConfig) -> Iterator[Document]:
+    """Line n of both files is pair n."""
+    sides = (_without_last_empty(read_lines(path, config.encoding)) for path in (first, second))
+    for number, (text, other) in enumerate(itertools.zip_longest(*sides), 1):
+        if text is None or other is None:
+            short = first if text is None else second
+            raise ValueError(
+                f"{first} and {second} must have as many lines: {short} has {number - 1}; take files that belong together"
+            )
+        yield f"{first.name}:{number}", text, other
+
+
+def _without_last_empty(lines: Iterator[str]) -> Iterator[str]:
+    """The lines, less an empty one after the last line end."""
+    before = next(lines)
+    for line in lines:
+        yield before
+        before = line
+    if before:
+        yield before
 
 
 def _reader(path: Path) -> Callable[[Path, ReadConfig, Skipped], Iterator[Document]]:
@@ -117,9 +158,9 @@ def _ending(path: Path) -> str:
 
 def _read_text(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
     if config.documents == "file":
-        yield path.name, "\n".join(_lines(path, config.encoding))
+        yield path.name, "\n".join(read_lines(path, config.encoding))
         return
-    lines = _lines(path, config.encoding)
+    lines = read_lines(path, config.encoding)
     if config.documents == "line":
         yield from ((f"{path.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
         return
@@ -140,7 +181,7 @@ def _read_text(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Doc
 
 
 def _read_jsonl(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
-    for number, line in enumerate(_lines(path, config.encoding), 1):
+    for number, line in enumerate(read_lines(path, config.encoding), 1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
@@ -149,14 +190,14 @@ def _read_jsonl(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Do
         except ValueError as error:
             _refuse(f"{place}: expected one JSON object: {error}", config, skipped)
             continue
-        text = _text_of(record, place, config, skipped)
-        if text is not None:
-            yield f"{path.name}:{number}", text
+        texts = _texts_of(record, place, config, skipped)
+        if texts is not None:
+            yield f"{path.name}:{number}", *texts
 
 
 def _read_json(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
     """A list of objects; JSON lines under the wrong ending are read too."""
-    whole = "\n".join(_lines(path, config.encoding))
+    whole = "\n".join(read_lines(path, config.encoding))
     try:
         records = json.loads(whole)
     except json.JSONDecodeError as error:
@@ -169,20 +210,20 @@ def _read_json(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Doc
             f"{path}: expected a list of JSON objects: got one {type(records).__name__}; write one object a line (.jsonl)"
         )
     for number, record in enumerate(records, 1):
-        text = _text_of(record, f"{path}, object {number}", config, skipped)
-        if text is not None:
-            yield f"{path.name}:{number}", text
+        texts = _texts_of(record, f"{path}, object {number}", config, skipped)
+        if texts is not None:
+            yield f"{path.name}:{number}", *texts
 
 
 def _read_table(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
     """CSV with quotes, or TSV without."""
     csv.field_size_limit(2**31 - 1)
-    lines = (line + "\n" for line in _lines(path, config.encoding))
+    lines = (line + "\n" for line in read_lines(path, config.encoding))
     if _ending(path) == ".tsv":
         rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         rows = csv.reader(lines, strict=True)
-    column: int | None = None if config.header else int(config.column or "") - 1
+    columns: list[int] | None = None if config.header else [int(column) - 1 for column in config.columns]
     while True:
         try:
             row = next(rows, None)
@@ -190,21 +231,20 @@ def _read_table(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Do
             raise ValueError(f"{path}, line {rows.line_num}: expected a row of a table: {error}") from error
         if row is None:
             return
-        if column is None:
-            column = _column_of(row, path, config)
-        elif column < len(row):
-            yield f"{path.name}:{rows.line_num}", row[column]
+        if columns is None:
+            columns = [_column_of(name, row, path) for name in config.columns]
+        elif max(columns) < len(row):
+            yield f"{path.name}:{rows.line_num}", *(row[column] for column in columns)
         elif row:
-            message = f"{path}, line {rows.line_num}: expected at least {column + 1} columns: got {len(row)}"
+            message = f"{path}, line {rows.line_num}: expected at least {max(columns) + 1} columns: got {len(row)}"
             _refuse(message, config, skipped)
 
 
-def _column_of(header: list[str], path: Path, config: ReadConfig) -> int:
-    name = config.column or "text"
+def _column_of(name: str, header: list[str], path: Path) -> int:
     if name in header:
         return header.index(name)
-    if config.column and config.column.isdigit() and 1 <= int(config.column) <= len(header):
-        return int(config.column) - 1
+    if name.isdigit() and 1 <= int(name) <= len(header):
+        return int(name) - 1
     shown = ", ".join(repr(title[:40]) for title in header)
     raise ValueError(
         f"{path} has no column {name!r}: its first line has {shown}; choose with --column NAME, or with --no-header "
@@ -221,78 +261,45 @@ def _read_parquet(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
     with file:
-        name = config.column or "text"
         names = file.schema_arrow.names
-        if name not in names:
-            raise ValueError(f"{path} has no column {name!r}: it has {', '.join(names)}; choose with --column")
+        for name in config.columns:
+            if name not in names:
+                raise ValueError(f"{path} has no column {name!r}: it has {', '.join(names)}; choose with --column")
         number = 0
-        for batch in file.iter_batches(columns=[name], batch_size=1000):
-            for value in batch.column(0).to_pylist():
+        for batch in file.iter_batches(columns=list(config.columns), batch_size=1000):
+            for record in batch.to_pylist():
                 number += 1
-                text = _text_of({name: value}, f"{path}, row {number}", config, skipped)
-                if text is not None:
-                    yield f"{path.name}:{number}", text
+                texts = _texts_of(record, f"{path}, row {number}", config, skipped)
+                if texts is not None:
+                    yield f"{path.name}:{number}", *texts
 
 
-def _text_of(record: Any, place: str, config: ReadConfig, skipped: Skipped) -> str | None:
-    """The text of a JSON record, or None where it has none and such records are skipped."""
-    if isinstance(record, str) and config.column is None:
-        return record
-    name = config.column or "text"
+def _texts_of(record: Any, place: str, config: ReadConfig, skipped: Skipped) -> list[str] | None:
+    """The texts of a JSON record, or None where one is missing and such records are skipped."""
+    if isinstance(record, str) and config.column is None and config.second is None:
+        return [record]
     if not isinstance(record, dict):
         _refuse(f"{place}: expected a JSON object: got {type(record).__name__}", config, skipped)
         return None
-    if name not in record:
-        keys = ", ".join(map(str, record)) or "no keys"
-        _refuse(f"{place}: expected the key {name!r}: the object has {keys}; choose with --column", config, skipped)
-        return None
-    value = record[name]
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return "\n".join(value)
-    if not isinstance(value, str):
-        _refuse(f"{place}: expected text under {name!r}: got {type(value).__name__}", config, skipped)
-        return None
-    return value
+    texts: list[str] = []
+    for name in config.columns:
+        if name not in record:
+            keys = ", ".join(map(str, record)) or "no keys"
+            _refuse(f"{place}: expected the key {name!r}: the object has {keys}; choose with --column", config, skipped)
+            return None
+        value = record[name]
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            value = "\n".join(value)
+        if isinstance(value, int) and name == config.second:  # a label
+            value = str(int(value))
+        if not isinstance(value, str):
+            _refuse(f"{place}: expected text under {name!r}: got {type(value).__name__}", config, skipped)
+            return None
+        texts.append(value)
+    return texts
 
 
 def _refuse(message: str, config: ReadConfig, skipped: Skipped) -> None:
     if config.on_error == "stop":
         raise ValueError(f"{message}; correct it, or leave such records out with --on-error skip")
     skipped.add(message)
-
-
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """The lines of a file without their ends; a wrong byte is named by its place in the file."""
-    rest = ""
-    for text in _decoded(path, encoding):
-        parts = (rest + text).split("\n")
-        rest = parts.pop()
-        yield from (part.removesuffix("\r") for part in parts)
-    yield rest
-
-
-def _decoded(path: Path, encoding: str) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    offset = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-        while True:
-            try:
-                block = file.read(_BLOCK_BYTES)
-            except (gzip.BadGzipFile, EOFError) as error:
-                raise ValueError(f"{path} is not a gzip file that can be read: {error}") from error
-            if offset == 0 and block.startswith(codecs.BOM_UTF8) and codecs.lookup(encoding).name == "utf-8":
-                block, offset = block[3:], 3
-            waiting = len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                place = offset - waiting + error.start
-                wrong = error.object[error.start]
-                raise ValueError(
-                    f"{path} is not {encoding}: byte {place} is 0x{wrong:02x}; name the file's encoding with --encoding, "
-                    "for example latin-1 or gb18030"
-                ) from error
-            offset += len(block)
-            yield text
-            if not block:
-                return

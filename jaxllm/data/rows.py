@@ -4,21 +4,49 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
 from jaxllm.data.packing import Concat, Fit
-from jaxllm.data.shuffle import keys_of, mix, permute
+from jaxllm.data.shuffle import epoch_order, mix
 from jaxllm.data.source import TextSplit
 from jaxllm.data.tokens import TokenTable
 
 Batch = dict[str, np.ndarray]
-"""`tokens`, `targets`, `positions`, `segment_ids` (int32) and `loss_weights` (float32), each [B, T].
+"""Arrays whose first axis counts the rows; their shapes are those of every batch of a run.
 
-Segments count the documents of a row from 1; 0 is padding. A loss weight is 0 where the target is another document's
-token or padding."""
+Of plain text `tokens`, `targets`, `positions`, `segment_ids` (int32) and `loss_weights` (float32), each [B, T]. Segments
+count the documents of a row from 1; 0 is padding. A loss weight is 0 where the target is padding or another document's."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Rows by global position: what batches are made of, whatever is in the rows."""
+
+    @property
+    def seed(self) -> int | None:
+        """Orders the rows, anew in each epoch; None keeps them as they are, for one epoch."""
+        ...
+
+    @property
+    def rows_per_epoch(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two sources exactly when they give the same rows."""
+        ...
+
+    def rows(self, positions: np.ndarray) -> Batch: ...
+
+    def for_evaluation(self) -> "Rows":
+        """The same in its own order."""
+        ...
+
+    def describe(self, position: int) -> list[str]:
+        """What the row at a global position was made from, for an error message."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,12 +85,12 @@ class RowSource:
         layout = Concat if self.packing == "concat" else Fit
         return layout(self.table.offsets, self.seq_len, self.seed)
 
-    @cached_property
+    @property
     def rows_per_epoch(self) -> int:
         """Rows of an epoch, the same in each."""
         return self._layout.num_rows
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The same for two sources exactly when they give the same rows: by the tokens themselves, wherever they are kept."""
         stream = (self.table.fingerprint, self.seq_len, self.packing, self.cross_document_attention, self.seed)
@@ -101,11 +129,7 @@ class RowSource:
         return described
 
     def _rows_and_offsets(self, positions: Int64[np.ndarray, " B"]) -> tuple[np.ndarray, np.ndarray]:
-        epochs, rows = np.divmod(positions, self.rows_per_epoch)
+        rows, keys = epoch_order(positions, self.rows_per_epoch, self.seed)
         if self.seed is None:
-            if (epochs != 0).any():
-                raise IndexError(f"a split in its own order has rows 0 to {self.rows_per_epoch - 1}: got {positions.max()}")
             return rows, np.zeros_like(rows)
-        keys = keys_of(self.seed, epochs)
-        offsets = (mix(keys) % np.uint64(self.seq_len)).astype(np.int64)
-        return permute(rows, self.rows_per_epoch, keys), offsets
+        return rows, (mix(keys) % np.uint64(self.seq_len)).astype(np.int64)

@@ -45,3 +45,19 @@ def permute(index: Int64[np.ndarray, " B"], size: int, keys: UInt64[np.ndarray, 
         values[outside] = walk(values[outside], [key[outside] for key in round_keys])
         outside = outside[values[outside] >= size]
     return values.astype(np.int64)
+
+
+def epoch_order(
+    positions: Int64[np.ndarray, " B"], count: int, seed: int | None
+) -> tuple[Int64[np.ndarray, " B"], UInt64[np.ndarray, " B"]]:
+    """Which of `count` rows stands at each global position, in a new order each epoch, and the key of its epoch.
+
+    Without a seed there is one epoch, in its own order.
+    """
+    epochs, rows = np.divmod(positions, count)
+    if seed is None:
+        if (epochs != 0).any():
+            raise IndexError(f"a split in its own order has rows 0 to {count - 1}: got {positions.max()}")
+        return rows, np.zeros(len(rows), np.uint64)
+    keys = keys_of(seed, epochs)
+    return permute(rows, count, keys), keys

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.constants import DATA_DIR
 
-from jaxllm.data.tfds_builder import DataSetExists, write_text_set
+from jaxllm.data.tfds_builder import DataSetExists, write_set
 from jaxllm.hardware import cache_dir
 
 SHIPPED = "tiny_shakespeare"
@@ -34,7 +34,7 @@ class TextSplit:
 
     @cached_property
     def _records(self) -> Any:
-        return _open(self.folder).as_data_source(self.split)
+        return open_builder(self.folder).as_data_source(self.split)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -55,26 +55,21 @@ class TextSplit:
     @cached_property
     def fingerprint(self) -> str:
         """Changes when the files of the set, the split or the feature do."""
-        digest = hashlib.sha256(f"{self.folder.resolve()}\n{self.split}\n{self.text_feature}\n".encode())
-        for path in sorted(self.folder.iterdir()):
-            state = path.stat()
-            digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-        return digest.hexdigest()[:24]
+        return files_fingerprint(self.folder, self.split, self.text_feature)
 
 
 @dataclass(frozen=True)
-class TextSet:
-    """A prepared TFDS set with a text feature."""
+class DataSet:
+    """A prepared TFDS set."""
 
     folder: Path
-    text_feature: str
     sizes: dict[str, int]
-    """Documents of each split."""
+    """Documents, or images, of each split."""
     features: tuple[str, ...]
     """Names of all features."""
 
-    def open(self, split: str) -> TextSplit:
-        """A split by its name, or a TFDS slice of one such as "train[:99%]"."""
+    def check(self, split: str) -> str:
+        """The name again, of a split or a TFDS slice of one such as "train[:99%]", once it is known to hold something."""
         there = ", ".join(f"{name} ({size:,} documents)" for name, size in self.sizes.items())
         count = self._num_documents(split)
         if count is None:
@@ -87,20 +82,62 @@ class TextSet:
                 f"the split {split!r} of the data set in {self.folder} must have a document: it has none, of {there}; "
                 "choose another split or a larger slice"
             )
-        return TextSplit(self.folder, split, self.text_feature)
+        return split
 
     def has_split(self, split: str) -> bool:
         """Whether there is a split of this name, or the name is a TFDS slice of one."""
         return self._num_documents(split) is not None
+
+    def test_split(self, wanted: str | None) -> str | None:
+        """ "test", the default, may be missing; another name was chosen by someone, who wants to know."""
+        return None if wanted == "test" and not self.has_split("test") else wanted
+
+    def require(self, feature: str, field: str) -> None:
+        """Refuse a feature that the set has not."""
+        if feature not in self.features:
+            raise ValueError(
+                f"the data set in {self.folder} has no feature {feature!r}: it has {', '.join(self.features)}; choose "
+                f"with {field}"
+            )
+
+    def label_names(self, feature: str) -> tuple[str, ...]:
+        """The names of the classes that a feature holds."""
+        labels = open_builder(self.folder).info.features[feature]
+        if not isinstance(labels, tfds.features.ClassLabel):
+            raise ValueError(
+                f"the feature {feature!r} of the data set in {self.folder} must be a ClassLabel: it is "
+                f"{type(labels).__name__}; choose the feature with the class, or build the set with `jaxllm data build`"
+            )
+        return tuple(labels.names)
 
     def _num_documents(self, split: str) -> int | None:
         """None where there is no such split."""
         if split in self.sizes:
             return self.sizes[split]
         try:
-            return _open(self.folder).info.splits[split].num_examples
+            return open_builder(self.folder).info.splits[split].num_examples
         except (KeyError, ValueError, AssertionError):  # TFDS, of a name that is not there or a slice it cannot read
             return None
+
+
+@dataclass(frozen=True)
+class TextSet(DataSet):
+    """A prepared TFDS set with a text feature."""
+
+    text_feature: str
+
+    def open(self, split: str) -> TextSplit:
+        """A split by its name, or a TFDS slice of one such as "train[:99%]"."""
+        return TextSplit(self.folder, self.check(split), self.text_feature)
+
+
+def files_fingerprint(folder: Path, *names: str) -> str:
+    """Changes when the files in a folder, by size and time, or the names do."""
+    digest = hashlib.sha256("".join(f"{part}\n" for part in (folder.resolve(), *names)).encode())
+    for path in sorted(folder.iterdir()):
+        state = path.stat()
+        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
 
 
 def datasets_dir(data_dir: str | Path | None) -> Path:
@@ -111,14 +148,15 @@ def datasets_dir(data_dir: str | Path | None) -> Path:
 
 def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feature: str = "text") -> TextSet:
     """Find a data set by folder or by name; the shipped one is built on first use."""
+    found = find_set(dataset, data_dir=data_dir)
+    found.require(text_feature, "text_feature")
+    return TextSet(found.folder, found.sizes, found.features, text_feature)
+
+
+def find_set(dataset: str, *, data_dir: str | Path | None = None) -> DataSet:
+    """Find a data set of any kind by folder or by name."""
     folder = _folder_of(dataset, datasets_dir(data_dir))
-    builder = _open(folder)
-    features = builder.info.features
-    if text_feature not in features:
-        raise ValueError(
-            f"the data set in {folder} has no feature {text_feature!r}: it has {', '.join(sorted(features))}; choose "
-            "with text_feature"
-        )
+    builder = open_builder(folder)
     formats = [getattr(f, "value", str(f)) for f in builder.info.available_file_formats()]
     if "array_record" not in formats:
         raise ValueError(
@@ -126,7 +164,7 @@ def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feat
             f"{', '.join(formats)}; prepare it again with `tfds build --file_format=array_record`"
         )
     sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
-    return TextSet(folder, text_feature, sizes, tuple(sorted(features)))
+    return DataSet(folder, sizes, tuple(sorted(builder.info.features)))
 
 
 def _folder_of(dataset: str, named_dir: Path) -> Path:
@@ -170,7 +208,7 @@ def _build_shipped(named_dir: Path) -> Path:
     splits = {"train": [(f"{SHIPPED}:train", text[:cut])], "validation": [(f"{SHIPPED}:validation", text[cut:])]}
     description = "About 40,000 lines of Shakespeare's plays; the first 90 % of the characters are for training."
     try:
-        return write_text_set(SHIPPED, splits, named_dir, description=description)
+        return write_set(SHIPPED, splits, named_dir, description=description)
     except DataSetExists:  # another process built it at the same moment
         return _prepared_folder(named_dir / SHIPPED, SHIPPED)
 
@@ -198,7 +236,7 @@ def list_names(named_dir: Path) -> list[str]:
     return sorted(p.name for p in named_dir.iterdir() if not p.name.startswith(".") and any(p.rglob("dataset_info.json")))
 
 
-def _open(folder: Path) -> Any:
+def open_builder(folder: Path) -> Any:
     try:
         return tfds.builder_from_directory(str(folder))
     except Exception as error:  # a damaged folder shows as many kinds of error

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from jaxllm.data.shuffle import random_order
-from jaxllm.data.tfds_builder import Document
+from jaxllm.data.tfds_builder import Record
 
 _FRACTION = 0.05
 
@@ -48,6 +48,7 @@ class Spool:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()
         self._ends = array("q", [0])
+        self._kinds: list[type] = []
         self.characters = array("q")
 
     def __enter__(self) -> "Spool":
@@ -59,17 +60,25 @@ class Spool:
     def __len__(self) -> int:
         return len(self.characters)
 
-    def append(self, document: Document) -> None:
-        data = "\0".join(document).encode("utf-8", "surrogatepass")
-        self._file.write(data)
-        self._ends.append(self._ends[-1] + len(data))
+    def append(self, document: Record) -> None:
+        """Every document has the same kinds of fields."""
+        self._kinds = self._kinds or [type(field) for field in document]
+        for field in document:
+            data = field.encode("utf-8", "surrogatepass") if isinstance(field, str) else field
+            self._file.write(data)
+            self._ends.append(self._ends[-1] + len(data))
         self.characters.append(len(document[1]))
 
-    def __getitem__(self, number: int) -> Document:
-        self._file.seek(self._ends[number])
-        data = self._file.read(self._ends[number + 1] - self._ends[number])
-        document_id, _, text = data.decode("utf-8", "surrogatepass").partition("\0")
-        return document_id, text
+    def __getitem__(self, number: int) -> Record:
+        count = len(self._kinds)
+        begin, *ends = self._ends[number * count : (number + 1) * count + 1]
+        self._file.seek(begin)
+        fields: list[str | bytes] = []
+        for kind, end in zip(self._kinds, ends, strict=True):
+            data = self._file.read(end - begin)
+            fields.append(data.decode("utf-8", "surrogatepass") if kind is str else data)
+            begin = end
+        return tuple(fields)
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,10 @@ class Part:
         count = self.spool.characters[number]
         return slice(round(self.begin * count), round(self.end * count))
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[Record]:
         for number in self.numbers.tolist():
-            document_id, text = self.spool[number]
-            yield document_id, text[self._cut(number)]
+            document_id, content, *second = self.spool[number]
+            yield document_id, content[self._cut(number)], *second
 
     @property
     def num_characters(self) -> int:

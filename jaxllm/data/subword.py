@@ -1,4 +1,4 @@
-"""Subword tokenizers, by the `tokenizers` package: trained BPE, WordPiece and Unigram, and published `tokenizer.json` folders.
+"""Subword tokenizers, by the `tokenizers` package: published ones, and BPE, WordPiece and Unigram trained here.
 
 Saved in the layout of published tokenizers (`tokenizer.json`, `tokenizer_config.json`), so others can read them.
 """
@@ -6,45 +6,76 @@ Saved in the layout of published tokenizers (`tokenizer.json`, `tokenizer_config
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from jaxllm.data.vocabulary import set_template, word_piece
+
+if TYPE_CHECKING:
+    from jaxllm.data.chat import Message
+
+ROLES = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
+"""What a special token can be for: `eos_token` in tokenizer_config.json is the one with the role eos."""
 _EOS = "<|endoftext|>"
-_USUAL_EOS = (_EOS, "</s>", "<eos>", "<|end_of_text|>")
+
+
+class Encoded(NamedTuple):
+    """Ids with the special tokens that a model expects."""
+
+    ids: list[int]
+    token_types: list[int]
+    """0 for the first text, 1 for the second; all 0 for models that do not tell them apart."""
 
 
 class SubwordTokenizer:
-    """A tokenizer of the `tokenizers` package behind the `Tokenizer` protocol; text is encoded without special tokens."""
+    """A tokenizer of the `tokenizers` package behind the `Tokenizer` protocol; text is encoded without special tokens.
 
-    def __init__(self, core: tokenizers.Tokenizer, *, eos: str | None, bos: str | None = None, pad: str | None = None):
+    Args:
+      special: tokens by role, `ROLES`.
+      chat_template: the published Jinja template.
+      max_len: the longest text that the model was trained on, as published.
+    """
+
+    def __init__(
+        self,
+        core: tokenizers.Tokenizer,
+        special: Mapping[str, str],
+        *,
+        chat_template: str | None = None,
+        max_len: int | None = None,
+    ):
         self._core = core
         self._core.no_padding()
         self._core.no_truncation()
-        self._special = {"eos_token": eos, "bos_token": bos, "pad_token": pad}
+        self.special_tokens = {role: special[role] for role in ROLES if role in special}
+        self.chat_template, self.max_len = chat_template, max_len
         self.vocab_size: int = 1 + max(core.get_vocab(with_added_tokens=True).values())
-        self.eos_id, self.bos_id, self.pad_id = (self._id(name) for name in ("eos_token", "bos_token", "pad_token"))
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self._id, ROLES)
 
-    def _id(self, name: str) -> int | None:
-        token = self._special[name]
-        if token is None:
-            return None
-        token_id = self._core.token_to_id(token)
-        if token_id is None:
+    def _id(self, role: str) -> int | None:
+        token = self.special_tokens.get(role)
+        token_id = None if token is None else self._core.token_to_id(token)
+        if token is not None and token_id is None:
             raise ValueError(
-                f"the tokenizer's configuration names {token!r} as {name}, but its vocabulary has no such entry; correct "
+                f"the tokenizer's configuration names {token!r} as {role}_token, but its vocabulary has no such entry; correct "
                 "tokenizer_config.json or special_tokens_map.json"
             )
         return token_id
 
     @property
     def fingerprint(self) -> str:
-        content = self._core.to_str() + json.dumps(self._special)
+        special = {f"{role}_token": self.special_tokens.get(role) for role in ("eos", "bos", "pad")}
+        content = self._core.to_str() + json.dumps(special)
         return "subword-" + hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def token_id(self, token: str) -> int | None:
+        """The id of an entry of the vocabulary, such as "<extra_id_0>"."""
+        return self._core.token_to_id(token)
 
     def encode(self, text: str) -> list[int]:
         return self._core.encode(text, add_special_tokens=False).ids
@@ -53,40 +84,77 @@ class SubwordTokenizer:
         encodings = self._core.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
+    def encode_special(self, text: str, pair: str | None = None, *, max_len: int | None = None) -> Encoded:
+        """A text, or two, with the special tokens around them that the model was trained with: BERT's [CLS] and [SEP].
+
+        Args:
+          max_len: ids in all, at most; the longer text loses its end first.
+        """
+        texts = [text] if pair is None else [text, pair]
+        parts = [self._core.encode(part, add_special_tokens=False) for part in texts]
+        if max_len is not None:
+            room = max_len - self._core.num_special_tokens_to_add(pair is not None)
+            if room < 0:
+                raise ValueError(f"max_len must leave room for the special tokens, {max_len - room}: got {max_len}")
+            for part, length in zip(parts, _shortened([len(part.ids) for part in parts], room), strict=True):
+                part.truncate(length)
+        if self._core.post_processor is None:
+            return Encoded([i for part in parts for i in part.ids], [kind for kind, part in enumerate(parts) for _ in part.ids])
+        whole = self._core.post_process(parts[0], parts[1] if pair is not None else None)
+        return Encoded(whole.ids, whole.type_ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens have none."""
         return self._core.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def apply_chat_template(
+        self, messages: "Sequence[Message]", *, add_generation_prompt: bool = True, **variables: Any
+    ) -> str:
+        """A conversation as the model was trained to read it, with the special tokens in the text.
+
+            tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}])
+
+        Args:
+          add_generation_prompt: end with what comes before the model's next answer.
+          variables: what the template may use besides, such as `tools`.
+        """
+        from jaxllm.data.chat import render_chat
+
+        if self.chat_template is None:
+            raise ValueError(
+                "this tokenizer has no chat template: its model is probably not trained for conversations; write the prompt as "
+                "plain text, or put a chat_template into tokenizer_config.json"
+            )
+        special = {f"{role}_token": token for role, token in self.special_tokens.items()}
+        known = special | variables
+        return render_chat(self.chat_template, messages, add_generation_prompt=add_generation_prompt, **known)
+
+    def encode_chat(self, messages: "Sequence[Message]", *, add_generation_prompt: bool = True, **variables: Any) -> list[int]:
+        """Ids of `apply_chat_template`."""
+        return self.encode(self.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, **variables))
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._core.save(str(folder / "tokenizer.json"))
-        config = {"tokenizer_class": "PreTrainedTokenizerFast"} | {k: v for k, v in self._special.items() if v is not None}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config |= {f"{role}_token": token for role, token in self.special_tokens.items()}
+        config |= {"chat_template": self.chat_template} if self.chat_template is not None else {}
+        config |= {"model_max_length": self.max_len} if self.max_len is not None else {}
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), "utf-8")
 
-    @classmethod
-    def load(cls, folder: Path) -> "SubwordTokenizer":
-        """Read `tokenizer.json` and the special tokens that the files beside it name.
 
-        Where no file names an end-of-text token, a special entry of the vocabulary with one of the usual names is taken.
-        """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise FileNotFoundError(
-                f"expected tokenizer.json in {folder}: it holds {there}; write one with transformers, "
-                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-            )
-        try:
-            core = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises bare Exception
-            raise ValueError(f"{path} is not a tokenizer that the tokenizers package reads: {error}") from error
-        names: dict[str, Any] = {}
-        for file in ("special_tokens_map.json", "tokenizer_config.json"):
-            if (folder / file).is_file():
-                names |= {k: _token(v) for k, v in json.loads((folder / file).read_text("utf-8")).items() if _token(v)}
-        special = {token.content for token in core.get_added_tokens_decoder().values() if token.special}
-        eos = names.get("eos_token") or next((name for name in _USUAL_EOS if name in special), None)
-        return cls(core, eos=eos, bos=names.get("bos_token"), pad=names.get("pad_token"))
+def _shortened(lengths: list[int], room: int) -> list[int]:
+    """Lengths that sum to `room` at most, the greatest cut down first; of an odd number the second text gets more."""
+    if sum(lengths) <= room:
+        return lengths
+    if len(lengths) == 1:
+        return [room]
+    first, second = lengths
+    if first > second:
+        second = min(second, room // 2)
+        return [room - second, second]
+    first = min(first, room // 2)
+    return [first, room - first]
 
 
 def train_subword(kind: Literal["bpe", "wordpiece", "unigram"], vocab_size: int, texts: Iterable[str]) -> SubwordTokenizer:
@@ -113,7 +181,7 @@ def train_subword(kind: Literal["bpe", "wordpiece", "unigram"], vocab_size: int,
     _train(core, trainer, texts)
     if kind == "unigram":
         core.model = _in_fixed_order(json.loads(core.to_str())["model"]["vocab"])
-    return SubwordTokenizer(core, eos=_EOS)
+    return SubwordTokenizer(core, {"eos": _EOS})
 
 
 def _in_fixed_order(vocab: list[list[Any]]) -> models.Unigram:
@@ -140,19 +208,13 @@ def _train_wordpiece(vocab_size: int, texts: Iterable[str]) -> SubwordTokenizer:
         limit_alphabet=len(common),
         show_progress=False,
     )
-    learner = _wordpiece(normalizer, models.WordPiece(unk_token="[UNK]"))
+    learner = word_piece({}, lowercase=False, strip_accents=False)
     _train(learner, trainer, texts)
-    core = _wordpiece(normalizer, models.WordPiece(vocab=learner.get_vocab(), unk_token="[UNK]"))
+    core = word_piece(learner.get_vocab(), lowercase=False, strip_accents=False)
     core.add_special_tokens(special)
-    return SubwordTokenizer(core, eos="[SEP]", bos="[CLS]", pad="[PAD]")
-
-
-def _wordpiece(normalizer: normalizers.Normalizer, model: models.WordPiece) -> tokenizers.Tokenizer:
-    core = tokenizers.Tokenizer(model)
-    core.normalizer = normalizer
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    core.decoder = decoders.WordPiece(prefix="##")
-    return core
+    roles = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    set_template(core, "cls $A sep", "cls $A sep $B:1 sep:1", roles)
+    return SubwordTokenizer(core, {"eos": "[SEP]", "bos": "[CLS]", **roles})
 
 
 def _train(core: tokenizers.Tokenizer, trainer: Any, texts: Iterable[str]) -> None:
@@ -167,10 +229,3 @@ def _train(core: tokenizers.Tokenizer, trainer: Any, texts: Iterable[str]) -> No
     core.train_from_iterator(counted(), trainer)
     if not seen:
         raise ValueError("a tokenizer needs text to learn from: the training split has none")
-
-
-def _token(value: object) -> str | None:
-    """A special token in the published files is a string, or an object with a `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""Writing documents as a TFDS data set in ArrayRecord files, in one move and without TensorFlow."""
+"""Writing records as a TFDS data set in ArrayRecord files, in one move and without TensorFlow."""
 
 import contextlib
 import io
@@ -8,50 +8,85 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 VERSION = "1.0.0"
-Document = tuple[str, str]
-"""The id of a document, which says where it came from, and its text."""
+Document = tuple[str, ...]
+"""The id of a document, which says where it came from, and its text; of pairs and labelled texts also the second."""
+Record = tuple[str | bytes, ...]
+"""The same, with an encoded image where a text may stand."""
 
 
-class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS builder whose name and splits are given when it is made; documents keep the order they come in."""
+@dataclass(frozen=True)
+class Image:
+    """A feature that holds an encoded image."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A feature that holds one of some names."""
+
+    names: tuple[str, ...]
+
+
+Features = Mapping[str, Image | Label | None]
+"""What each field of a record is, in order: None is text."""
+TEXT: Features = {"id": None, "text": None}
+
+
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS builder whose name, features and splits are given when it is made; records keep the order they come in."""
 
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, *, name: str, description: str, splits: Mapping[str, Iterable[Document]], data_dir: str):
+    def __init__(
+        self, *, name: str, description: str, features: Features, splits: Mapping[str, Iterable[Record]], data_dir: str
+    ):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # TFDS takes it from the class otherwise
         self._description = description
+        self._features = features
         self._splits = splits
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
+        features = {name: _feature(kind) for name, kind in self._features.items()}
         return tfds.core.DatasetInfo(
             builder=self,
             description=self._description,
-            features=tfds.features.FeaturesDict({"id": text, "text": text}),
+            features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {split: self._generate_examples(documents) for split, documents in self._splits.items()}
+        return {split: self._generate_examples(records) for split, records in self._splits.items()}
 
-    def _generate_examples(self, documents: Iterable[Document]) -> Iterator[tuple[int, dict[str, str]]]:
-        for number, (document_id, text) in enumerate(documents):
-            yield number, {"id": document_id, "text": text}
+    def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, record in enumerate(records):
+            values = zip(self._features.items(), record, strict=True)
+            yield number, {name: io.BytesIO(value) if isinstance(value, bytes) else value for (name, _), value in values}
 
 
-def write_text_set(
+def _feature(kind: Image | Label | None) -> Any:
+    match kind:
+        case Image():
+            return tfds.features.Image(shape=(None, None, 3))
+        case Label(names):
+            return tfds.features.ClassLabel(names=list(names))
+        case _:
+            return tfds.features.Text()
+
+
+def write_set(
     name: str,
-    splits: Mapping[str, Iterable[Document]],
+    splits: Mapping[str, Iterable[Record]],
     data_dir: Path,
     *,
     description: str,
+    features: Features = TEXT,
     overwrite: bool = False,
     records: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -67,7 +102,7 @@ def write_text_set(
     data_dir.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{name}.building-", dir=data_dir))
     try:
-        builder = TextBuilder(name=name, description=description, splits=splits, data_dir=str(work))
+        builder = RecordBuilder(name=name, description=description, features=features, splits=splits, data_dir=str(work))
         _prepare(builder)
         for file, value in (records or {}).items():
             (work / name / VERSION / file).write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
@@ -103,7 +138,7 @@ def _exists(name: str, data_dir: Path) -> DataSetExists:
     return DataSetExists(f"the data set {name} is already in {data_dir}; choose another name, or replace it with --overwrite")
 
 
-def _prepare(builder: TextBuilder) -> None:
+def _prepare(builder: RecordBuilder) -> None:
     """`download_and_prepare` without its own printing and progress bars."""
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Tokenizers: text to ids and back. Bytes and characters here, those of the `tokenizers` package in `subword`.
+"""Tokenizers: text to ids and back. Bytes and characters here, those of the `tokenizers` package in `subword` and `published`.
 
 A tokenizer never adds special tokens by itself: the data pipeline puts `eos_id` at the end of each document.
 """
@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxllm.data.config import TokenizerConfig
-from jaxllm.data.subword import SubwordTokenizer, train_subword
+from jaxllm.data.published import load_published
+from jaxllm.data.subword import train_subword
 
 _FILE = "jaxllm_tokenizer.json"
 
@@ -45,6 +46,26 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def unk_id(self) -> int | None:
+        """Stands for what the vocabulary cannot express."""
+        ...
+
+    @property
+    def cls_id(self) -> int | None:
+        """Begins a text, in encoders; its output describes the whole text."""
+        ...
+
+    @property
+    def sep_id(self) -> int | None:
+        """Ends each of two texts, in encoders."""
+        ...
+
+    @property
+    def mask_id(self) -> int | None:
+        """Hides a token that the model has to guess."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """The same for two tokenizers exactly when they give the same ids."""
         ...
@@ -66,6 +87,10 @@ class ByteTokenizer:
     eos_id: int = field(default=256, init=False)
     bos_id: None = field(default=None, init=False)
     pad_id: None = field(default=None, init=False)
+    unk_id: None = field(default=None, init=False)
+    cls_id: None = field(default=None, init=False)
+    sep_id: None = field(default=None, init=False)
+    mask_id: None = field(default=None, init=False)
     fingerprint: str = field(default="bytes-257", init=False)
 
     def encode(self, text: str) -> list[int]:
@@ -94,6 +119,10 @@ class CharacterTokenizer:
     eos_id: None = field(default=None, init=False)
     bos_id: None = field(default=None, init=False)
     pad_id: None = field(default=None, init=False)
+    unk_id: None = field(default=None, init=False)
+    cls_id: None = field(default=None, init=False)
+    sep_id: None = field(default=None, init=False)
+    mask_id: None = field(default=None, init=False)
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "CharacterTokenizer":
@@ -168,7 +197,12 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
-    """The tokenizer saved in a folder, by `Tokenizer.save` or in the published layout with a `tokenizer.json`."""
+    """The tokenizer in a folder, saved by `Tokenizer.save` or published with a model; `published` says which files are read.
+
+    Raises:
+      FileNotFoundError: no such folder, or no tokenizer in it.
+      ValueError: files that are damaged, contradict each other, or are of a kind that is not known.
+    """
     folder = Path(folder)
     if folder.name == "tokenizer.json":
         folder = folder.parent
@@ -180,7 +214,7 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
             return ByteTokenizer() if saved["kind"] == "bytes" else CharacterTokenizer(saved["characters"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / _FILE} is not a tokenizer that jaxllm saved ({error}); restore the file") from error
-    return SubwordTokenizer.load(folder)
+    return load_published(folder)
 
 
 def _code_points(text: str) -> Int32[np.ndarray, " T"]:

@@ -1,6 +1,6 @@
 """How good is a model, and how did its run go?
 
-`evaluate` is the loss and perplexity over a whole split; `write_report` puts a run on one page.
+`evaluate` is the loss, perplexity and accuracy over a whole split; `write_report` puts a run on one page.
 """
 
 from jaxllm.evaluate.perplexity import evaluate

@@ -34,7 +34,7 @@ def loss_curve(records: Sequence[dict]) -> str:
             axes.plot([], [], color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
         if len(steps) or len(val_steps):
             axes.legend(loc="upper right", frameon=False, labelcolor=INK)
-        axes.set_title("loss, nats per token, by step", loc="left", color=INK)
+        axes.set_title("loss, nats, by step", loc="left", color=INK)
         return _svg(figure)
 
 

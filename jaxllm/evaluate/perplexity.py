@@ -1,4 +1,4 @@
-"""Loss and perplexity of a model over a whole split of the data."""
+"""Loss, perplexity and accuracy of a model over a whole split of the data."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -11,8 +11,16 @@ EvalStep = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 BATCHES_IN_FLIGHT = 8
 
 
-def evaluate(eval_step: EvalStep, params: Any, batches: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean cross-entropy over every target of a split, and its exponential.
+def evaluate(
+    eval_step: EvalStep,
+    params: Any,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    unit: str = "tokens",
+    perplexity: bool = True,
+    accuracy: bool = False,
+) -> dict[str, float]:
+    """Mean cross-entropy over every target of a split, its exponential, and the share of targets that are the most likely.
 
     The mean is Σ loss_sum / Σ weight over all batches, not a mean of batch means: a last batch that is not full,
     padding and packing change nothing. Sums are kept in float64.
@@ -20,28 +28,34 @@ def evaluate(eval_step: EvalStep, params: Any, batches: Iterable[Mapping[str, An
         results = evaluate(eval_step, state.params, batches)   # {"loss": 1.87, "perplexity": 6.5, "tokens": 111540.0}
 
     Args:
-      eval_step: `eval_step(params, batch)` returns `loss_sum`, the weighted sum of the losses, and `weight`, the sum of
-        the weights.
+      eval_step: `eval_step(params, batch)` returns `loss_sum`, the weighted sum of the losses, `weight`, the sum of the
+        weights, and for accuracy `correct`, the weighted count.
+      unit: what the targets are; the result has their number under this name.
     """
-    loss_sum, weight, in_flight = 0.0, 0.0, []
+    names = ("loss_sum", "weight", "correct") if accuracy else ("loss_sum", "weight")
+    sums, in_flight = dict.fromkeys(names, 0.0), []
 
     def collect() -> None:
-        nonlocal loss_sum, weight
         for metrics in jax.device_get(in_flight):
-            loss_sum += float(metrics["loss_sum"])
-            weight += float(metrics["weight"])
+            for name in names:
+                sums[name] += float(metrics[name])
         in_flight.clear()
 
     for batch in batches:
         metrics = eval_step(params, batch)
-        in_flight.append({name: metrics[name] for name in ("loss_sum", "weight")})
+        in_flight.append({name: metrics[name] for name in names})
         if len(in_flight) >= BATCHES_IN_FLIGHT:
             collect()
     collect()
-    if weight == 0:
+    if sums["weight"] == 0:
         raise ValueError(
             "An evaluation needs at least one token with a target: got none. Is the split empty, or shorter than one "
             "sequence? `jaxllm data show` prints what it holds."
         )
-    loss = loss_sum / weight
-    return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf, "tokens": weight}
+    loss = sums["loss_sum"] / sums["weight"]
+    results = {"loss": loss}
+    if perplexity:
+        results["perplexity"] = math.exp(loss) if loss < 700 else math.inf
+    if accuracy:
+        results["accuracy"] = sums["correct"] / sums["weight"]
+    return results | {unit: sums["weight"]}

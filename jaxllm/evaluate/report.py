@@ -53,16 +53,21 @@ def _logged_numbers(records: Sequence[dict]) -> dict[str, Any]:
     """What the log itself says: last and best losses, steps, and the medians of the speeds."""
     numbers: dict[str, Any] = {}
     train = [r for r in records if r["split"] == "train"]
+    of_images = any("images_per_second" in r for r in train)
     for split in ("train", "validation", "test"):
         losses = [r["loss"] for r in records if r["split"] == split and r.get("loss") is not None]
         if losses:
             numbers[f"{split}_loss"] = losses[-1]
         if losses and split == "validation":
             numbers["best_validation_loss"] = min(losses)
-            numbers["perplexity"] = math.exp(losses[-1])
+            if not of_images:
+                numbers["perplexity"] = math.exp(losses[-1])
+        accuracies = [r["accuracy"] for r in records if r["split"] == split and r.get("accuracy") is not None]
+        if accuracies and split != "train":
+            numbers[f"{split}_accuracy"] = accuracies[-1]
     if train:
         numbers["steps"] = train[-1]["step"]
-    for name in ("tokens_per_second", "mfu", "step_seconds"):
+    for name in ("tokens_per_second", "images_per_second", "mfu", "step_seconds"):
         if values := [r[name] for r in train if r.get(name) is not None]:
             numbers[name] = median(values)
     return numbers
@@ -93,24 +98,30 @@ def _percent(fraction: float) -> str:
 
 
 NUMBERS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "validation_loss": ("validation loss, nats per token", _loss),
+    "validation_loss": ("validation loss, nats", _loss),
     "best_validation_loss": ("best validation loss", _loss),
     "perplexity": ("validation perplexity", lambda value: f"{value:,.3f}"),
+    "validation_accuracy": ("validation accuracy", _percent),
+    "test_accuracy": ("test accuracy", _percent),
     "bits_per_character": ("bits per character", _loss),
-    "test_loss": ("test loss, nats per token", _loss),
+    "test_loss": ("test loss", _loss),
     "train_loss": ("training loss, last step", _loss),
     "steps": ("steps", _count),
     "tokens": ("tokens trained on", _count),
+    "images": ("images trained on", _count),
     "parameters": ("parameters", _count),
     "seconds": ("training time", _duration),
     "compile_seconds": ("compile time", _duration),
     "step_seconds": ("step time, median", _milliseconds),
     "tokens_per_second": ("tokens per second, median", _count),
+    "images_per_second": ("images per second, median", _count),
     "mfu": ("model FLOPs utilization, median", _percent),
 }
 """Known results in the order of the table: label, and how the value is written."""
 
-TILES = ("validation_loss", "perplexity", "seconds", "tokens_per_second", "parameters")
+TILES = (
+    "validation_loss", "perplexity", "validation_accuracy", "seconds", "tokens_per_second", "images_per_second", "parameters",
+)  # fmt: skip
 
 
 def _label(name: str) -> str:
@@ -141,7 +152,9 @@ def _curves(records: Sequence[dict]) -> str:
     titles = {
         "learning_rate": "learning rate",
         "grad_norm": "gradient norm",
+        "accuracy": "accuracy",
         "tokens_per_second": "tokens per second",
+        "images_per_second": "images per second",
     }
     small = [metric_curve(records, name, title) for name, title in titles.items()]
     return f'{loss_curve(records)}\n<div class="curves">\n{"".join(svg for svg in small if svg is not None)}</div>'

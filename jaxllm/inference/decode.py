@@ -6,15 +6,16 @@ steps that are on; P and S only take the sizes that `bucket` gives.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32, Key
+from jaxtyping import Array, Bool, Float, Int, Int32, Key
 
 from jaxllm.inference.sampling import Drawing, sample
-from jaxllm.models import Cache, Output, Transformer, init_cache, unembed_hidden, unstack_layers, widen_cache
+from jaxllm.inference.writer import DecodeParams, Writer, prompt_model, unembed, write_tokens, writer_config
+from jaxllm.models import Cache, Encoded, init_cache, unstack_cache, widen_cache
 
 SMALLEST_BUCKET = 32
 MOST_STEPS = 64
@@ -37,26 +38,6 @@ def bucket(length: int, limit: int) -> int:
     """The next power of two, at least `SMALLEST_BUCKET` and at most `limit`."""
     assert length <= limit
     return min(max(1 << (length - 1).bit_length(), SMALLEST_BUCKET), limit)
-
-
-def decode_params(model: Transformer, params: Any) -> Any:
-    """Parameters as decoding wants them: one tree a layer, matrices and tables in the compute type.
-
-    One token needs every weight once, so reading them is what takes the time: a stack would be copied layer by layer,
-    and a wider type read and converted for each token. Parameters that are like this already come back as they are.
-    """
-    if isinstance(params["layers"], tuple):
-        return params
-    return _decode_params(model.config.num_layers, model.config.compute_dtype, params)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _decode_params(num_layers: int, compute_dtype: str, params: Any) -> Any:
-    def cast(path, x):
-        return x.astype(compute_dtype) if path[-1].key in ("kernel", "table") else x
-
-    params = jax.tree_util.tree_map_with_path(cast, params)
-    return {**params, "layers": unstack_layers(params["layers"], num_layers)}
 
 
 class PaddedPrompts(NamedTuple):
@@ -83,53 +64,53 @@ def pad_prompts(prompts: Sequence[Sequence[int]], limit: int) -> PaddedPrompts:
 
 
 def prefill(
-    model: Transformer,
+    model: Writer,
     vocab_size: int,
     cache_len: int,
-    params: Any,
+    params: DecodeParams,
     drawing: Drawing,
     prompts: PaddedPrompts,
     drawn: int,
     row_keys: Key[Array, " B"],
     seen: Bool[np.ndarray, "B V"] | None,
+    memory: Encoded | None = None,
 ) -> DecodeState:
     """Reads the prompts into a cache of `cache_len` slots and draws the next token of each row.
 
     Args:
       vocab_size: tokens that may be drawn. A model's table can have more rows than its tokenizer has tokens.
+      memory: what an encoder made of the texts to write from.
     """
-    tokens, positions, segment_ids, longest = prompts
-    last = positions[:, longest - 1]
-    return _prefill(
-        model, vocab_size, cache_len, params, drawing, tokens, positions, segment_ids,
-        np.int32(longest), last, np.int32(drawn), row_keys, seen,
-    )  # fmt: skip
+    last = prompts.positions[:, prompts.longest - 1]
+    prompts = prompts._replace(longest=np.int32(prompts.longest))
+    return _prefill(model, vocab_size, cache_len, params, drawing, prompts, last, np.int32(drawn), row_keys, seen, memory)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _prefill(
-    model, vocab_size, cache_len, params, drawing, tokens, positions, segment_ids, longest, last, drawn, row_keys, seen
-) -> DecodeState:
-    B, P = tokens.shape
-    cache = init_cache(model.config, B, P, stacked=False)
-    out = _apply(model, params, tokens, positions, segment_ids, cache)
+def _prefill(model, vocab_size, cache_len, params, drawing, prompts, last, drawn, row_keys, seen, memory) -> DecodeState:
+    hidden, cache = read_prompts(model, cache_len, params, prompts, memory)
+    state = DecodeState(cache, prompts.tokens[:, 0], last, drawn, seen)
+    return _draw(model, vocab_size, params, drawing, hidden, row_keys, state)
+
+
+def read_prompts(
+    model: Writer, cache_len: int, params: DecodeParams, prompts: PaddedPrompts, memory: Encoded | None
+) -> tuple[Float[Array, "B 1 D"], Cache]:
+    """The hidden state of each prompt's last token, and a cache of `cache_len` slots with the prompts in it."""
+    tokens, positions, segment_ids, longest = prompts
+    reader, config = prompt_model(model, params.prompts), writer_config(model)
+    cache = init_cache(config, *tokens.shape, stacked=reader is not model)
+    given = {"positions": positions, "segment_ids": segment_ids}
+    out = write_tokens(reader, params.prompts, jnp.asarray(tokens), cache, memory, **given)
     hidden = jax.lax.dynamic_slice_in_dim(out.hidden, longest - 1, 1, axis=1)
     # The prompt attends to its own slots only; the empty ones are added after. Padding on the right is overwritten.
     assert out.cache is not None
     cache = widen_cache(out.cache, cache_len)._replace(length=longest)
-    state = DecodeState(cache, tokens[:, 0], last, drawn, seen)
-    return _draw(model, vocab_size, params, drawing, hidden, row_keys, state)
-
-
-def _apply(model, params, tokens, positions, segment_ids, cache: Cache) -> Output:
-    """The model without its logits: only one position's are needed, and they are as wide as the vocabulary."""
-    variables = {"params": params}
-    out = model.apply(variables, tokens, positions=positions, segment_ids=segment_ids, cache=cache, unembed=False)
-    return cast(Output, out)
+    return hidden, unstack_cache(cache, config.num_layers) if reader is not model else cache
 
 
 def _draw(model, vocab_size, params, drawing, hidden, row_keys, state: DecodeState) -> DecodeState:
-    logits = unembed_hidden(model.config, params, hidden)[:, 0, :vocab_size]
+    logits = unembed(model, params.tokens, hidden)[:, 0, :vocab_size]
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, state.drawn)
     token = sample(keys, logits, drawing, state.seen)
     seen = state.seen
@@ -140,9 +121,9 @@ def _draw(model, vocab_size, params, drawing, hidden, row_keys, state: DecodeSta
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(5,))
 def decode(
-    model: Transformer,
+    model: Writer,
     vocab_size: int,
-    params: Any,
+    params: DecodeParams,
     drawing: Drawing,
     row_keys: Key[Array, " B"],
     state: DecodeState,
@@ -156,7 +137,7 @@ def decode(
 
     def step(index: Array, carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
         state, tokens = carry
-        out = _apply(model, params, state.token[:, None], state.position[:, None], None, state.cache)
+        out = write_tokens(model, params.tokens, state.token[:, None], state.cache, positions=state.position[:, None])
         state = _draw(model, vocab_size, params, drawing, out.hidden, row_keys, state._replace(cache=out.cache))
         return state, tokens.at[index].set(state.token)
 

@@ -1,39 +1,37 @@
 """Text from a model: prompts in, completions out, in one batch."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Int32
 
 from jaxllm.data import Tokenizer
-from jaxllm.inference.decode import (
-    MOST_STEPS,
-    DecodeState,
-    bucket,
-    decode,
-    decode_params,
-    pad_prompts,
-    prefill,
-    row_keys,
-)
+from jaxllm.inference.beam import beam_search
+from jaxllm.inference.decode import MOST_STEPS, DecodeState, bucket, decode, pad_prompts, prefill, row_keys
 from jaxllm.inference.sampling import SamplingConfig, make_drawing
 from jaxllm.inference.stream import TextStream
-from jaxllm.models import Transformer
+from jaxllm.inference.writer import DecodeParams, Writer, decode_params, encode
+from jaxllm.models import Encoded, EncoderDecoder
 
 SECONDS_BETWEEN_LOOKS = 0.05
 
+Prompt = str | Sequence[int]
+"""A text, or ids that are taken as they are."""
+
 
 def generate(
-    model: Transformer,
+    model: Writer,
     params: Any,
     tokenizer: Tokenizer,
-    prompts: list[str],
+    prompts: Sequence[Prompt],
     sampling: SamplingConfig,
     *,
     num_samples: int = 1,
+    eos_ids: Sequence[int] | None = None,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[str]:
     """Completions of the prompts: `num_samples` of the first prompt, then as many of the next, and so on.
@@ -41,25 +39,40 @@ def generate(
         generate(model, params, tokenizer, ["ROMEO:"], SamplingConfig(max_tokens=100, temperature=0.8))
 
     A completion depends on its prompt, the sampling and the seed, not on the prompts beside it. It ends with
-    `max_tokens`, a stop text, or the tokenizer's end token. Text longer than the model's context is written with a
-    context that moves, see `stream_tokens`.
+    `max_tokens`, a stop text, or an end token. Text longer than the model's context is written with a context that
+    moves, see `stream_tokens`. A model with encoder and decoder reads the prompts and writes a text for each.
 
     Args:
+      prompts: texts, which get the tokens around them that their tokenizer was published with, or ids.
       params: the model's, or what `decode_params` made of them; that saves a copy when generating often.
+      eos_ids: tokens that end a text. By default the tokenizer's.
       on_text: called as `on_text(row, text)` with each new piece of the completion that is returned at `row`.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1: got {num_samples}")
-    ids = [encode_prompt(tokenizer, prompt, model.config.context_len) for prompt in prompts]
+    if num_samples > 1 and sampling.num_beams is not None:
+        raise ValueError(f"num_samples must be 1 with num_beams, which finds one text: got {num_samples}")
+    if not prompts:
+        return []
+    if eos_ids is None:
+        eos_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    params = decode_params(model, params)
+    starts, memory = _begin(model, params, tokenizer, prompts)
+    vocab_size = min(tokenizer.vocab_size, model.config.vocabulary)
+    if sampling.num_beams is not None:
+        found = beam_search(model, params, starts, sampling, eos_ids=eos_ids, memory=memory, vocab_size=vocab_size)
+        pieces: Iterable[list[list[int]]] = [found]
+    else:
+        drawn = stream_tokens(model, params, starts, sampling, num_samples=num_samples, vocab_size=vocab_size, memory=memory)
+        pieces = (tokens.T.tolist() for tokens in drawn)
     rows = [
-        TextStream(tokenizer.decode, prompt, max_tokens=sampling.max_tokens, stop=sampling.stop, eos_id=tokenizer.eos_id)
-        for prompt in ids
+        TextStream(tokenizer.decode, start, max_tokens=sampling.max_tokens, stop=sampling.stop, eos_ids=eos_ids)
+        for start in starts
         for _ in range(num_samples)
     ]
-    vocab_size = min(tokenizer.vocab_size, model.config.vocabulary)
-    for tokens in stream_tokens(model, params, ids, sampling, num_samples=num_samples, vocab_size=vocab_size):
-        for number, row in enumerate(rows):
-            text = row.feed(tokens[:, number].tolist())
+    for piece in pieces:
+        for number, (row, ids) in enumerate(zip(rows, piece, strict=True)):
+            text = row.feed(ids)
             if text and on_text is not None:
                 on_text(number, text)
         if all(row.finished for row in rows):
@@ -67,9 +80,46 @@ def generate(
     return [row.text for row in rows]
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, context_len: int) -> list[int]:
-    """Ids of a prompt. An empty one stands for the start of a text: the tokenizer's start or end token."""
-    ids = list(tokenizer.encode(prompt))
+def _begin(
+    model: Writer, params: DecodeParams, tokenizer: Tokenizer, prompts: Sequence[Prompt]
+) -> tuple[list[list[int]], Encoded | None]:
+    """What each text begins with, and what the encoder makes of the prompts where there is one."""
+    if not isinstance(model, EncoderDecoder):
+        return [encode_prompt(tokenizer, prompt, model.config.context_len) for prompt in prompts], None
+    start = model.config.start_id
+    if start is None:
+        start = next((i for i in (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id) if i is not None), None)
+    if start is None:
+        raise ValueError(
+            "the decoder needs a token to begin with: set model.start_id, for the tokenizer has none that would do"
+        )
+    sources = [encode_prompt(tokenizer, prompt, model.config.encoder.context_len, ended=True) for prompt in prompts]
+    return [[start] for _ in prompts], encode_sources(model, params.prompts, sources)
+
+
+def encode_sources(model: EncoderDecoder, params: Any, sources: Sequence[Sequence[int]]) -> Encoded:
+    """What the encoder makes of texts of any length, padded on the right up to a bucket."""
+    longest = max(len(source) for source in sources)
+    shape = (len(sources), bucket(longest, max(longest, model.config.encoder.context_len)))
+    tokens, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for row, source in enumerate(sources):
+        tokens[row, : len(source)], segment_ids[row, : len(source)] = source, 1
+    return encode(model, params, tokens, segment_ids)
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: Prompt, context_len: int, *, ended: bool = False) -> list[int]:
+    """Ids of a prompt. An empty one stands for the start of a text: the tokenizer's start or end token.
+
+    Args:
+      ended: with the end token after it, as an encoder reads a text; otherwise without, since the text goes on.
+    """
+    ids = _ids(tokenizer, prompt)
+    if isinstance(prompt, str) and tokenizer.eos_id is not None:
+        last_is_end = ids[-1:] == [tokenizer.eos_id]
+        if ended and not last_is_end:
+            ids = [*ids, tokenizer.eos_id]
+        elif not ended and last_is_end and len(ids) > 1:
+            ids = ids[:-1]
     if not ids:
         start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
         if start is None:
@@ -86,23 +136,36 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, context_len: int) -> list[i
     return ids
 
 
+def _ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    if not isinstance(prompt, str):
+        return [int(i) for i in prompt]
+    with_special = getattr(tokenizer, "encode_special", None)
+    return list(tokenizer.encode(prompt)) if with_special is None else with_special(prompt).ids
+
+
 def stream_tokens(
-    model: Transformer,
+    model: Writer,
     params: Any,
     prompts: Sequence[Sequence[int]],
     sampling: SamplingConfig,
     *,
     num_samples: int = 1,
     vocab_size: int | None = None,
+    memory: Encoded | None = None,
 ) -> Iterator[Int32[np.ndarray, "T B"]]:
     """Draws `max_tokens` tokens a row and yields them as they come, a few at a time; end tokens are not looked at.
 
     A row that outgrows `context_len` keeps the last half of it: those tokens are read again, from position 0, and the
     row goes on from there. Which tokens a row sees depends on its own length only.
+
+    Args:
+      memory: what an encoder made of the texts to write from, a row a prompt.
     """
     context_len = model.config.context_len
     params = decode_params(model, params)
     vocab_size = vocab_size or model.config.vocabulary
+    if memory is not None and num_samples > 1:
+        memory = jax.tree.map(lambda x: np.repeat(x, num_samples, axis=0), memory)
     drawing = make_drawing(sampling)
     keys = row_keys(sampling.seed, list(range(num_samples)) * len(prompts))
     texts = [list(prompt) for prompt in prompts for _ in range(num_samples)]
@@ -114,7 +177,7 @@ def stream_tokens(
         cache_len = max(bucket(padded.longest + room, context_len), padded.tokens.shape[1])
         assert padded.longest + room <= cache_len, "a full cache would be written over"
         seen = None if sampling.repetition_penalty is None else _seen(texts, vocab_size)
-        state = prefill(model, vocab_size, cache_len, params, drawing, padded, drawn, keys, seen)
+        state = prefill(model, vocab_size, cache_len, params, drawing, padded, drawn, keys, seen, memory)
         for tokens in _decode_stretch(partial(decode, model, vocab_size, params, drawing, keys), state, room):
             texts = [text + tokens[:, row].tolist() for row, text in enumerate(texts)]
             drawn += len(tokens)

@@ -35,6 +35,14 @@ class SamplingConfig:
     """Seed of the draws. A prompt gets the same text whatever the other prompts beside it."""
     stop: tuple[str, ...] = ()
     """Texts that end the completion; the completion is cut before the first of them."""
+    suppress: tuple[int, ...] = ()
+    """Ids of tokens that are never written."""
+    num_beams: int | None = None
+    """Beam search: the likeliest text found by keeping this many at every token; nothing is drawn then."""
+    length_penalty: float = 1.0
+    """Beam search: texts compete by log-probability over their length to this power; above 0 longer ones gain."""
+    early_stopping: bool = False
+    """Beam search: stop as soon as num_beams texts have ended; otherwise when no running one is likely to be better."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -51,6 +59,10 @@ class SamplingConfig:
                 raise ValueError(f"{field} must be above 0 and at most 1: got {value}; leave it out to switch it off")
         if self.repetition_penalty is not None and not 0 < self.repetition_penalty < float("inf"):
             raise ValueError(f"repetition_penalty must be a positive number: got {self.repetition_penalty}")
+        if self.num_beams is not None and self.num_beams < 1:
+            raise ValueError(f"num_beams must be at least 1: got {self.num_beams}; leave it out to draw tokens")
+        if any(token < 0 for token in self.suppress):
+            raise ValueError(f"suppress must hold token ids of at least 0: got {min(self.suppress)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32): got {self.seed}")
         if "" in self.stop:
@@ -66,15 +78,17 @@ class Drawing(NamedTuple):
     top_p: Float[ArrayLike, ""] | None
     min_p: Float[ArrayLike, ""] | None
     repetition_penalty: Float[ArrayLike, ""] | None
+    suppress: Int[ArrayLike, " X"] | None = None
 
 
 def make_drawing(sampling: SamplingConfig) -> Drawing:
     """What `sample` needs of the sampling."""
     penalty = _float32(sampling.repetition_penalty)
+    suppress = np.asarray(sampling.suppress, np.int32) if sampling.suppress else None
     if sampling.temperature == 0:
-        return Drawing(None, None, None, None, penalty)
+        return Drawing(None, None, None, None, penalty, suppress)
     top_k = None if sampling.top_k is None else np.int32(min(sampling.top_k, np.iinfo(np.int32).max))
-    return Drawing(_float32(sampling.temperature), top_k, _float32(sampling.top_p), _float32(sampling.min_p), penalty)
+    return Drawing(_float32(sampling.temperature), top_k, _float32(sampling.top_p), _float32(sampling.min_p), penalty, suppress)
 
 
 def _float32(value: float | None) -> np.float32 | None:
@@ -101,6 +115,8 @@ def sample(
     if drawing.repetition_penalty is not None:
         assert seen is not None, "the repetition penalty needs to know the tokens so far"
         logits = apply_repetition_penalty(logits, seen, drawing.repetition_penalty)
+    if drawing.suppress is not None:
+        logits = logits.at[:, drawing.suppress].set(-jnp.inf)
     if drawing.temperature is None:
         return jnp.argmax(logits, axis=-1)
     logits = apply_temperature(logits, drawing.temperature)

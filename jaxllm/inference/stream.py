@@ -17,7 +17,7 @@ class TextStream:
       decode: the tokenizer's.
       prompt: ids before the completion.
       stop: texts that end the completion, which is cut before the first of them.
-      eos_id: the token that ends the completion, if there is one.
+      eos_ids: the tokens that end the completion.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class TextStream:
         *,
         max_tokens: int,
         stop: tuple[str, ...] = (),
-        eos_id: int | None = None,
+        eos_ids: Sequence[int] = (),
     ):
         self.text = ""
         self.finished = False
@@ -35,7 +35,7 @@ class TextStream:
         self._begin(list(prompt), "")
         self._left = max_tokens
         self._stop = stop
-        self._eos_id = eos_id
+        self._eos_ids = frozenset(eos_ids)
         self._shown = 0
 
     def feed(self, ids: Sequence[int]) -> str:
@@ -43,8 +43,9 @@ class TextStream:
         if self.finished:
             return ""
         ids = list(ids)
-        if self._eos_id in ids:
-            ids = ids[: ids.index(self._eos_id)]
+        end = next((place for place, token in enumerate(ids) if token in self._eos_ids), None)
+        if end is not None:
+            ids = ids[:end]
             self.finished = True
         ids = ids[: self._left]
         self._left -= len(ids)

@@ -5,7 +5,7 @@ call. `EncoderDecoder` and `VisionTransformer` are made of the same blocks. Para
 is passed in and handed back; blocks are chosen by the config.
 """
 
-from jaxllm.models.cache import Cache, init_cache, take_rows, widen_cache
+from jaxllm.models.cache import Cache, init_cache, take_rows, unstack_cache, widen_cache
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.count import count_params, train_flops_per_token
 from jaxllm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, unembed_decoder
@@ -13,6 +13,7 @@ from jaxllm.models.experts import router_losses
 from jaxllm.models.head import unembed_hidden
 from jaxllm.models.init import Model, ModelConfig, abstract_params, init_params, make_model
 from jaxllm.models.options import ExpertsConfig, HeadConfig, RopeScaling
+from jaxllm.models.prune import prune_heads
 from jaxllm.models.stack import unstack_layers
 from jaxllm.models.transformer import Encoded, Output, Transformer
 from jaxllm.models.vision import VisionConfig, VisionTransformer
@@ -37,11 +38,13 @@ __all__ = [
     "init_cache",
     "init_params",
     "make_model",
+    "prune_heads",
     "router_losses",
     "take_rows",
     "train_flops_per_token",
     "unembed_decoder",
     "unembed_hidden",
+    "unstack_cache",
     "unstack_layers",
     "widen_cache",
 ]

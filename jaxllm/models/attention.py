@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxllm.models.cache import write
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.layers import Norm, Project, dropout, parameter
+from jaxllm.models.layers import Norm, Project, dropout, parameter, take
 from jaxllm.models.position import Rotation, rope
 from jaxllm.sharding import einsum, shard
 from jaxllm.sharding.constrain import current_mesh
@@ -107,6 +107,8 @@ class Attention(nn.Module):
 
     config: TransformerConfig
     cross: bool = False
+    removed: int = 0
+    """Heads that pruning has taken from this layer."""
 
     @nn.compact
     def __call__(
@@ -124,21 +126,22 @@ class Attention(nn.Module):
           memory: the encoder's output, to make keys and values from; without it `keys_values` are those of an earlier call.
           keys_values: the cache; of the same tokens, it is written at `start`.
         """
-        config = self.config
-        q = self._normalized(self._clipped(self._heads("query", "heads", config.num_heads, x)), "query", "heads")
+        config, num_heads = self.config, self.config.num_heads - self.removed
+        kv_heads = num_heads * config.kv_heads // config.num_heads
+        q = self._normalized(self._clipped(self._heads("query", "heads", num_heads, x)), "query", "heads")
         if self.cross and memory is None and keys_values is not None:
             k, v = keys_values
         else:
             source = x if memory is None else memory
-            k = self._normalized(self._clipped(self._heads("key", "kv_heads", config.kv_heads, source)), "key", "kv_heads")
-            v = self._clipped(self._heads("value", "kv_heads", config.kv_heads, source))
+            k = self._normalized(self._clipped(self._heads("key", "kv_heads", kv_heads, source)), "key", "kv_heads")
+            v = self._clipped(self._heads("value", "kv_heads", kv_heads, source))
             if seen.rotation is not None:
                 q, k = rope(q, seen.rotation), rope(k, seen.rotation)
             k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
             if keys_values is not None and start is not None:
                 k, v = write(keys_values[0], k, start, axis=2), write(keys_values[1], v, start, axis=2)
         kept = (k, v) if self.cross or keys_values is not None else None
-        k, v = self._match_mesh(k), self._match_mesh(v)
+        k, v = self._match_mesh(k, num_heads), self._match_mesh(v, num_heads)
         bias = seen.bias if seen.distance is None else self._distance_bias(q, k, seen.distance)
         weights = attention_weights(q, k, seen.mask, bias, config.attention_softcap, config.attention_scale)
         site = 3 if self.cross else 0
@@ -166,7 +169,7 @@ class Attention(nn.Module):
         return Project(
             config,
             equation="BTNH,NHD->BTD",
-            shape=(config.num_heads, config.head_width, config.embed_dim),
+            shape=(*mean.shape[2:], config.embed_dim),
             axes=("heads", "head_dim", "embed"),
             out=("batch", "time", "embed"),
             std=config.init_std / (2 * config.num_layers) ** 0.5,
@@ -192,17 +195,18 @@ class Attention(nn.Module):
         shape = (2 * config.context_len - 1, config.head_width)
         initial = nn.initializers.normal(config.init_std)
         table = parameter(self, "distance", initial, shape, ("time", "head_dim"), jnp.dtype(config.param_dtype))
-        r = table.astype(q.dtype)[distance + config.context_len - 1]
-        out = ("batch", "heads", "time", "cache")
-        bias = einsum("BTNH,BTSH->BNTS", q, r, out=out)
+        index = distance + config.context_len - 1
+        r = take(table.astype(q.dtype), index.reshape(index.shape[0], -1)).reshape(*index.shape, -1)
+        bias = einsum("BTNH,BTSH->BNTS", q, r, out=("batch", "heads", "time", "cache"))
         if config.position == "relative_key_query":
-            groups = config.num_heads // k.shape[1]
-            bias = bias + einsum("BNSH,BTSH->BNTS", jnp.repeat(k, groups, axis=1), r, out=out)
+            of_key = einsum("BKSH,BTSH->BKTS", k, r, out=("batch", "kv_heads", "time", "cache"))
+            B, K, T, S = of_key.shape
+            bias = (bias.reshape(B, K, -1, T, S) + of_key[:, :, None]).reshape(bias.shape)
         return bias * (config.head_width**-0.5 if config.attention_scale is None else config.attention_scale)
 
-    def _match_mesh(self, k: Float[Array, "B K S H"]) -> Float[Array, "B K S H"] | Float[Array, "B N S H"]:
+    def _match_mesh(self, k: Float[Array, "B K S H"], num_heads: int) -> Float[Array, "B K S H"] | Float[Array, "B N S H"]:
         """Repeats key/value heads for the query heads where the tensor axis splits the latter but not the former."""
         mesh = current_mesh()
         if mesh is None or k.shape[1] % mesh.shape["tensor"] == 0:
             return k
-        return shard(jnp.repeat(k, self.config.num_heads // k.shape[1], axis=1), "batch", "heads", "cache", "head_dim")
+        return shard(jnp.repeat(k, num_heads // k.shape[1], axis=1), "batch", "heads", "cache", "head_dim")

@@ -93,6 +93,8 @@ class Block(nn.Module):
     """x + f(norm(x)) for attention, cross-attention and feed-forward; where norms stand and the parallel form by config."""
 
     config: TransformerConfig
+    removed: int = 0
+    """Attention heads that pruning has taken from this layer."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], given: BlockInput) -> tuple[Float[Array, "B T D"], BlockOutput]:
@@ -100,7 +102,7 @@ class Block(nn.Module):
         found: dict = dict.fromkeys(BlockOutput._fields)
 
         def attend(y: Array) -> Array:
-            layer = Attention(config, name="attention")
+            layer = Attention(config, removed=self.removed, name="attention")
             out, found["keys_values"], found["attention"] = layer(
                 y, given.seen, None, given.keys_values, given.start, dropout_key=key
             )
@@ -157,9 +159,9 @@ REMAT_POLICIES: dict[str, Callable | None] = {
 }
 
 
-def block_function(config: TransformerConfig) -> Callable:
+def block_function(config: TransformerConfig, removed: int = 0) -> Callable:
     """`f(params, x, given) -> (x, BlockOutput)`: one block as a pure function, under remat."""
-    block = Block(config, parent=None)
+    block = Block(config, removed, parent=None)
 
     def apply(params, x, given):
         return block.apply({"params": params}, x, given)

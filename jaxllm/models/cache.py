@@ -47,14 +47,16 @@ def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, st
 
     Args:
       cache_len: slots, S.
-      stacked: one array over all layers, or one array a layer, which a CPU updates in place.
+      stacked: one array over all layers, or one array a layer, which a CPU updates in place. Where heads were pruned,
+        always the latter.
     """
-    shape = (batch_size, config.kv_heads, cache_len, config.head_width)
+    heads = [len(config.heads_kept(layer)) * config.kv_heads // config.num_heads for layer in range(config.num_layers)]
+    shapes = [(batch_size, count, cache_len, config.head_width) for count in heads]
 
     def zeros():
-        if stacked:
-            return jnp.zeros((config.num_layers, *shape), config.compute_dtype)
-        return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.num_layers))
+        if stacked and not config.pruned_heads:
+            return jnp.zeros((config.num_layers, *shapes[0]), config.compute_dtype)
+        return tuple(jnp.zeros(shape, config.compute_dtype) for shape in shapes)
 
     slots = jnp.zeros((batch_size, cache_len), jnp.int32)
     return Cache(zeros(), zeros(), slots, jnp.zeros_like(slots), jnp.zeros((), jnp.int32))
@@ -76,6 +78,18 @@ def widen_cache(cache: Cache, cache_len: int) -> Cache:
     keys, values = jax.tree.map(lambda x: widened(x, -2), (cache.keys, cache.values))
     positions, segment_ids = widened(cache.positions, 1), widened(cache.segment_ids, 1)
     return cache._replace(keys=keys, values=values, positions=positions, segment_ids=segment_ids)
+
+
+def unstack_cache(cache: Cache, num_layers: int) -> Cache:
+    """The same cache with one array a layer, from one whose layers are stacked."""
+
+    def separate(stacked: Any) -> tuple[Array, ...]:
+        return tuple(stacked[layer] for layer in range(num_layers))
+
+    memory = cache.memory
+    if memory is not None:
+        memory = memory._replace(keys=separate(memory.keys), values=separate(memory.values))
+    return cache._replace(keys=separate(cache.keys), values=separate(cache.values), memory=memory)
 
 
 def take_rows(cache: Cache, rows: Int[Array, " B"]) -> Cache:

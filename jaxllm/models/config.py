@@ -50,6 +50,8 @@ class TransformerConfig:
     """Added to the variance."""
     norm_placement: Literal["pre", "post", "sandwich", "output"] = "pre"
     """Before each sublayer; after each residual sum; before and after each sublayer; or only after, before the sum."""
+    final_norm: bool | None = None
+    """Whether the last hidden state is normalized once more. By default unless norm_placement is "post": then it already is."""
     first_attention_norm: bool = True
     """Whether the first block's attention has a norm before it; without, it reads the embedding as it is."""
     embed_norm: bool = False
@@ -107,6 +109,9 @@ class TransformerConfig:
     """Factor on the last hidden state before the output matrix. By default 1."""
     token_types: int | None = None
     """Kinds of token, such as first and second text of a pair, each with an embedding. By default none."""
+    pruned_heads: tuple[tuple[int, int], ...] = ()
+    """(layer, head) of each attention head that `prune_heads` removed, numbered as before. Parameters are then one tree a
+    layer."""
     cross_attention: bool = False
     """Whether each block also attends to the hidden states of an encoder."""
     head: HeadConfig = HeadConfig()
@@ -130,6 +135,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         self._check_sizes()
         self._check_combinations()
+        self._check_pruned_heads()
 
     def _check_sizes(self) -> None:
         for field in ("context_len", "num_layers", "embed_dim", "num_heads"):
@@ -161,6 +167,18 @@ class TransformerConfig:
             raise ValueError(f"rotary positions need an even {field}: got {self.rotary_width}")
         if self.rotary_width > self.head_width:
             raise ValueError(f"rotary_dim must be at most head_dim: got {self.rotary_dim} and {self.head_width}")
+        if self.position == "relative":
+            exact = self.relative_buckets // (2 if self.causal else 4)
+            if exact < 1 or self.relative_max_distance <= exact:
+                raise ValueError(
+                    f"relative positions need at least {2 if self.causal else 4} relative_buckets and a relative_max_distance "
+                    f"over {exact}: got {self.relative_buckets} and {self.relative_max_distance}"
+                )
+        if not self.first_attention_norm and self.norm_placement not in ("pre", "sandwich"):
+            raise ValueError(
+                f"first_attention_norm=False needs norm_placement='pre' or 'sandwich': got {self.norm_placement!r}, "
+                "which has no norm there"
+            )
         if self.parallel_block and self.norm_placement != "pre":
             raise ValueError(f"parallel_block needs norm_placement='pre': got {self.norm_placement!r}")
         if self.parallel_block and self.cross_attention:
@@ -171,6 +189,35 @@ class TransformerConfig:
             raise ValueError(
                 f"full_attention_layers must be in 0..{self.num_layers - 1}: got {tuple(self.full_attention_layers)}"
             )
+
+    def _check_pruned_heads(self) -> None:
+        group = self.num_heads // self.kv_heads
+        for layer, head in self.pruned_heads:
+            if not (0 <= layer < self.num_layers and 0 <= head < self.num_heads):
+                raise ValueError(
+                    f"pruned_heads must be (layer, head) in 0..{self.num_layers - 1} and 0..{self.num_heads - 1}: "
+                    f"got ({layer}, {head})"
+                )
+            mates = range(head // group * group, head // group * group + group)
+            missing = [mate for mate in mates if (layer, mate) not in self.pruned_heads]
+            if missing:
+                raise ValueError(
+                    f"pruned_heads must be whole groups of the {group} query heads that share a key/value head: "
+                    f"({layer}, {head}) also needs head {missing[0]}"
+                )
+            if not self.heads_kept(layer):
+                raise ValueError(f"pruned_heads must leave a head in each layer: got all {self.num_heads} of layer {layer}")
+        if len(set(self.pruned_heads)) < len(self.pruned_heads):
+            raise ValueError(f"pruned_heads must name each head once: got {self.pruned_heads}")
+        if self.pruned_heads and self.qk_norm == "width":
+            raise ValueError(
+                "pruned_heads needs qk_norm=None or 'head': qk_norm='width' normalizes all heads together, so the others "
+                "would change"
+            )
+
+    def heads_kept(self, layer: int) -> tuple[int, ...]:
+        """The attention heads that a layer still has, by their numbers before pruning."""
+        return tuple(head for head in range(self.num_heads) if (layer, head) not in self.pruned_heads)
 
     @property
     def kv_heads(self) -> int:
@@ -201,8 +248,8 @@ class TransformerConfig:
 
     @property
     def has_final_norm(self) -> bool:
-        """Whether the last hidden state is normalized once more; with norm_placement="post" it already is."""
-        return self.norm_placement != "post"
+        """Whether the last hidden state is normalized once more."""
+        return self.norm_placement != "post" if self.final_norm is None else self.final_norm
 
     def axis_sizes(self) -> dict[str, tuple[str, int]]:
         """For each logical axis that a mesh may split: the field that sets it, and its size."""

@@ -24,26 +24,34 @@ def train_flops_per_token(config: ModelConfig, seq_len: int) -> float:
     a whole image, `seq_len` being its tokens.
     """
     if isinstance(config, EncoderDecoderConfig):
-        return _stack_flops(config.encoder, seq_len) + _stack_flops(config.decoder, seq_len) + _unembed_flops(config.decoder)
+        decoder = _stack_flops(config.decoder, seq_len, config.encoder.embed_dim) + _unembed_flops(config.decoder)
+        return _stack_flops(config.encoder, seq_len) + decoder
     if isinstance(config, VisionConfig):
         patches = 6.0 * config.encoder.embed_dim * config.patch_size**2 * config.channels * config.num_patches
-        return config.num_tokens * _stack_flops(config.encoder, config.num_tokens) + patches
+        classifier = 6.0 * config.encoder.embed_dim * (config.num_labels or 0)
+        return config.num_tokens * _stack_flops(config.encoder, config.num_tokens) + patches + classifier
     return _stack_flops(config, seq_len) + _unembed_flops(config)
 
 
-def _stack_flops(config: TransformerConfig, seq_len: int) -> float:
-    D, H = config.embed_dim, config.head_width
-    projections = D * H * (2 * config.num_heads + 2 * config.kv_heads) * (1 + config.cross_attention)
+def _stack_flops(config: TransformerConfig, seq_len: int, memory_dim: int = 0) -> float:
+    D, H, group = config.embed_dim, config.head_width, config.num_heads // config.kv_heads
     gates = 3 if config.activation in GATED else 2
-    widths, experts = config.ffw_width, config.experts
+    widths, experts, router = config.ffw_width, config.experts, 0
     if experts is not None:
-        widths = experts.top_k * config.ffw_width + (experts.shared_ffw_dim or 0)
-        projections += D * experts.num_experts
-    windowed = 0 if config.window is None else config.num_layers - len(config.full_attention_layers)
-    seen = windowed * min(seq_len, config.window or seq_len) + (config.num_layers - windowed) * seq_len
-    seen += config.num_layers * seq_len * config.cross_attention
-    return 6.0 * config.num_layers * (projections + gates * D * widths) + 12.0 * config.num_heads * H * seen
+        widths, router = experts.top_k * config.ffw_width + (experts.shared_ffw_dim or 0), D * experts.num_experts
+    total = 0.0
+    for layer in range(config.num_layers):
+        heads, windowed = len(config.heads_kept(layer)), layer not in config.full_attention_layers
+        seen = min(seq_len, config.window) if config.window is not None and windowed else seq_len
+        matrices = D * H * (2 * heads + 2 * heads // group) + gates * D * widths + router
+        attention = heads * seen
+        if config.cross_attention:
+            matrices += H * (2 * D * config.num_heads + 2 * memory_dim * config.kv_heads)
+            attention += config.num_heads * seq_len
+        total += 6.0 * matrices + 12.0 * H * attention
+    return total
 
 
 def _unembed_flops(config: TransformerConfig) -> float:
-    return 6.0 * config.embed_dim * config.vocabulary if config.head.kind == "vocabulary" else 0.0
+    D, head = config.embed_dim, config.head
+    return 6.0 * D * (config.vocabulary + D * head.transform) if head.kind == "vocabulary" else 0.0

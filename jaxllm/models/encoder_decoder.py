@@ -26,17 +26,20 @@ class EncoderDecoderConfig:
     """The stack that writes; with cross_attention."""
     share_embeddings: bool = True
     """Whether the decoder reads its tokens by the encoder's embedding."""
+    start_id: int | None = None
+    """Token that the decoder begins each text with. By default the tokenizer's start token, else its padding, else its end."""
 
     def __post_init__(self) -> None:
         if self.encoder.causal or self.encoder.head.kind != "none":
             raise ValueError("encoder must have causal=False and head.kind='none'")
         if not self.decoder.cross_attention or not self.decoder.causal:
             raise ValueError("decoder must have cross_attention=True and causal=True")
-        if self.share_embeddings and self.encoder.embed_dim != self.decoder.embed_dim:
-            raise ValueError(
-                "share_embeddings needs an encoder and a decoder of the same embed_dim: got "
-                f"{self.encoder.embed_dim} and {self.decoder.embed_dim}"
-            )
+        for field in ("embed_dim", "vocab_size"):
+            sizes = getattr(self.encoder, field), getattr(self.decoder, field)
+            if self.share_embeddings and sizes[0] != sizes[1]:
+                raise ValueError(
+                    f"share_embeddings needs an encoder and a decoder of the same {field}: got {sizes[0]} and {sizes[1]}"
+                )
 
     @property
     def context_len(self) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.layers import ACTIVATIONS, Norm, Project, parameter
@@ -30,24 +30,35 @@ def dense(config: TransformerConfig, outputs: int, *, use_bias: bool = True, nam
 
 
 class LabelHead(nn.Module):
-    """Logits of labels: of the whole text from its first token, or of each token."""
+    """Logits of labels: of the whole text from its first token, or of each token.
+
+    A row padded on the left has its first token behind the padding.
+    """
 
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "B T D"]) -> tuple[Float[Array, "..."] | None, Float[Array, "B D"] | None]:
+    def __call__(
+        self, hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]
+    ) -> tuple[Float[Array, "..."] | None, Float[Array, "B D"] | None]:
         """Returns the logits, [B, C] or [B, T, C] in float32, and what the pooler made of the first token, if there is one."""
         config, head = self.config, self.config.head
-        read, pooled = hidden, None
-        if head.kind == "sequence":
-            read = hidden[:, :1]
+        first, pooled = _first_token(hidden, segment_ids), None
         if head.pooler:
-            read = jnp.tanh(dense(config, config.embed_dim, name="pooler")(hidden[:, :1]))
-            pooled = read[:, 0]
+            first = jnp.tanh(dense(config, config.embed_dim, name="pooler")(first))
+            pooled = first[:, 0]
         if head.kind == "none":
             return None, pooled
+        read = first if head.kind == "sequence" else hidden
         logits = dense(config, head.outputs, name="classifier")(read).astype(jnp.float32)
         return (logits[:, 0] if head.kind == "sequence" else logits), pooled
+
+
+def _first_token(hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]) -> Float[Array, "B 1 D"]:
+    """A sum over one entry: no gather, so layouts follow by themselves."""
+    real = segment_ids != 0
+    first = real & (jnp.cumsum(real, axis=1) == 1)
+    return jnp.sum(jnp.where(first[:, :, None], hidden, jnp.zeros_like(hidden)), axis=1, keepdims=True)
 
 
 class VocabularyHead(nn.Module):

@@ -33,6 +33,11 @@ class RopeScaling:
             raise ValueError(f"rope_scaling.factor must be at least 1: got {self.factor}")
         if self.kind != "linear" and self.original_context_len is None:
             raise ValueError(f"rope_scaling.original_context_len must be set for kind={self.kind!r}")
+        if self.kind == "llama3" and self.low_frequency_factor >= self.high_frequency_factor:
+            raise ValueError(
+                "rope_scaling.low_frequency_factor must be under high_frequency_factor: got "
+                f"{self.low_frequency_factor} and {self.high_frequency_factor}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ class HeadConfig:
     logits of an answer; none: hidden states only."""
     num_labels: int | None = None
     """Labels of a sequence or tokens head."""
+    label_names: tuple[str, ...] | None = None
+    """What the labels are called, in order; for people, the network does not read it. By default they have numbers."""
     bias: bool = False
     """Whether vocabulary logits have a bias."""
     transform: bool = False
@@ -83,6 +90,8 @@ class HeadConfig:
     def __post_init__(self) -> None:
         if self.kind in ("sequence", "tokens") and (self.num_labels is None or self.num_labels < 1):
             raise ValueError(f"head.num_labels must be at least 1 for head.kind={self.kind!r}: got {self.num_labels}")
+        if self.label_names is not None and len(self.label_names) != self.num_labels:
+            raise ValueError(f"head.label_names must be num_labels names: got {len(self.label_names)} for {self.num_labels}")
 
     @property
     def outputs(self) -> int:

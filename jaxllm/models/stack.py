@@ -13,7 +13,7 @@ from jaxllm.models.block import Block, BlockInput, BlockOutput, Memory, block_fu
 from jaxllm.models.cache import Cache
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.position import Rotation
-from jaxllm.sharding import Axes
+from jaxllm.sharding import Axes, shard
 
 
 class StackInput(NamedTuple):
@@ -62,6 +62,7 @@ def run_layers(
       layers: parameters, each array stacked over layers, or a tuple with one tree a layer.
     """
     block = block_function(config)
+    heads = [config.heads_kept(layer) for layer in range(config.num_layers)]
     start = None if given.cache is None else given.cache.length
 
     def step(x: Array, layer: _Layer) -> tuple[Array, dict[str, Any]]:
@@ -69,7 +70,14 @@ def run_layers(
         rotation = _pick(given.rotations, layer.local) if given.rotations else None
         seen = Seen(_pick(given.masks, layer.local), given.bias, rotation, given.distance, layer.head_mask)
         own = layer.keys_values, layer.memory_keys_values
-        new_x, out = block(layer.params, x, BlockInput(seen, given.memory, *own, start, layer.index, key))
+        function = block
+        if config.pruned_heads:
+            assert isinstance(layer.index, int)
+            function = block_function(config, config.num_heads - len(heads[layer.index]))
+            seen = _of_heads(seen, heads[layer.index])
+        new_x, out = function(layer.params, x, BlockInput(seen, given.memory, *own, start, layer.index, key))
+        if config.pruned_heads and "attention" in capture:
+            out = out._replace(attention=_with_removed(out.attention, heads[layer.index], config.num_heads))
         return new_x, _kept(config, x, out, capture, cached=given.cache is not None)
 
     stacked = _Layer(layers, jnp.arange(config.num_layers), _local(config), given.head_mask, *_cached(given.cache))
@@ -82,6 +90,22 @@ def run_layers(
     if "hidden" in out:
         out["hidden"] = jnp.concatenate([out["hidden"], x[None]])
     return x, StackOutput(**{name: out.get(name) for name in StackOutput._fields})
+
+
+def _of_heads(seen: Seen, heads: tuple[int, ...]) -> Seen:
+    """What is told for every head, for these alone."""
+    bias, mask = seen.bias, seen.head_mask
+    if bias is not None:
+        whole = shard(bias, "batch", None, "time", "cache")
+        bias = shard(jnp.concatenate([whole[:, n : n + 1] for n in heads], axis=1), "batch", "heads", "time", "cache")
+    return seen._replace(bias=bias, head_mask=None if mask is None else jnp.stack([mask[n] for n in heads]))
+
+
+def _with_removed(attention: Float[Array, "B M T S"], heads: tuple[int, ...], num_heads: int) -> Float[Array, "B N T S"]:
+    """The attention of these heads, at their places before pruning, and 0 for those removed."""
+    whole = shard(attention, "batch", None, "time", "cache")
+    removed = jnp.zeros_like(whole[:, 0])
+    return jnp.stack([whole[:, heads.index(n)] if n in heads else removed for n in range(num_heads)], axis=1)
 
 
 def _local(config: TransformerConfig) -> Bool[Array, " L"] | bool:
@@ -129,12 +153,12 @@ def _unrolled(step: Callable, config: TransformerConfig, stacked: _Layer, x: Arr
         here = index not in config.full_attention_layers if local is None else local
         x, out = step(x, _Layer(params, index, here, head_mask, keys_values, memory_keys_values))
         outs.append(out)
-    joined = {name: jax.tree.map(lambda *rows: jnp.stack(rows), *[out[name] for out in outs]) for name in outs[0]}
-    for name, given in (("keys_values", stacked.keys_values), ("memory_keys_values", stacked.memory_keys_values)):
-        apart = given is not None and isinstance(given[0], tuple)
-        apart |= given is None and stacked.keys_values is not None and isinstance(stacked.keys_values[0], tuple)
-        if name in joined and apart:  # as they came: one array a layer
+    joined, cached = {}, stacked.keys_values
+    for name in outs[0]:
+        if name.endswith("keys_values") and cached is not None and isinstance(cached[0], tuple):  # as they came: one a layer
             joined[name] = tuple(tuple(out[name][part] for out in outs) for part in (0, 1))
+        else:
+            joined[name] = jax.tree.map(lambda *rows: jnp.stack(rows), *[out[name] for out in outs])
     return x, joined
 
 
@@ -155,12 +179,18 @@ def unstack_layers(stacked: Any, num_layers: int) -> tuple[Any, ...]:
 
 
 def init_layers(config: TransformerConfig, key: Array, x: Array, given: StackInput) -> tuple[Any, Any]:
-    """Initial parameters of all blocks, stacked, and their logical axes."""
-    block = Block(config, parent=None)
-    mask = given.masks[0]
+    """Initial parameters of all blocks, and their logical axes: stacked, or where heads were pruned one tree a layer."""
     rotation = given.rotations[0] if given.rotations else None
-    first = BlockInput(Seen(mask, given.bias, rotation, given.distance), given.memory)
-    variables = jax.vmap(lambda key: block.init(key, x, first))(jax.random.split(key, config.num_layers))
+    seen, keys = Seen(given.masks[0], given.bias, rotation, given.distance), jax.random.split(key, config.num_layers)
+    if config.pruned_heads:
+        apart = []
+        for layer in range(config.num_layers):
+            kept = config.heads_kept(layer)
+            block = Block(config, config.num_heads - len(kept), parent=None)
+            apart.append(block.init(keys[layer], x, BlockInput(_of_heads(seen, kept), given.memory)))
+        return tuple(variables["params"] for variables in apart), tuple(variables["axes"] for variables in apart)
+    block = Block(config, parent=None)
+    variables = jax.vmap(lambda key: block.init(key, x, BlockInput(seen, given.memory)))(keys)
     is_axes = lambda node: isinstance(node, Axes)  # noqa: E731
     axes = jax.tree.map(lambda a: Axes(("layers", *a.names)), variables["axes"], is_leaf=is_axes)
     return variables["params"], axes

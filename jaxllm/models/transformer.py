@@ -97,6 +97,7 @@ class Transformer(nn.Module):
         """
         config = self.config
         _check_capture(config, capture)
+        _check_given(config, token_types, prefix, memory, cache)
         if positions is None:
             first = 0 if cache is None else cache.length
             positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
@@ -122,7 +123,7 @@ class Transformer(nn.Module):
         if cache is not None:
             cache = _updated(cache, keys, out, memory, tokens.shape[1])
         captured = {name: getattr(out, name) for name in capture}
-        logits, pooled = self._read(x, table, unembed)
+        logits, pooled = self._read(x, segment_ids, table, unembed)
         return Output(logits, x, cache, captured, pooled, out.router_logits)
 
     def _embed(self, tokens: Array, positions: Array, token_types: Array | None, table: Array | None) -> Array:
@@ -187,12 +188,12 @@ class Transformer(nn.Module):
             self.put_variable("axes", "layers", axes)
         return self.get_variable("params", "layers")
 
-    def _read(self, x: Array, table: Array | None, unembed: bool) -> tuple[Array | None, Array | None]:
+    def _read(self, x: Array, segment_ids: Array, table: Array | None, unembed: bool) -> tuple[Array | None, Array | None]:
         config, head = self.config, self.config.head
         if head.kind != "vocabulary":
             if head.kind == "none" and not head.pooler:
                 return None, None
-            return LabelHead(config, name="head")(x)
+            return LabelHead(config, name="head")(x, segment_ids)
         if self.is_initializing() and (head.transform or head.bias or not config.tie_embeddings):
             VocabularyHead(config, name="unembed")(x)
         return (unembed_hidden(config, self.variables["params"], x, table) if unembed else None), None
@@ -211,6 +212,18 @@ def _check_capture(config: TransformerConfig, capture: Collection[str]) -> None:
     unknown = set(capture) - set(known)
     if unknown:
         raise ValueError(f"capture must be among {', '.join(known)}: got {sorted(unknown)[0]!r}")
+
+
+def _check_given(config: TransformerConfig, token_types: Any, prefix: Any, memory: Encoded | None, cache: Cache | None) -> None:
+    """Refuses what the config would not read, and a missing encoder's output."""
+    if token_types is not None and config.token_types is None:
+        raise ValueError("token_types were given to a config without them: leave them out, or set token_types")
+    if prefix is not None and not config.causal:
+        raise ValueError("prefix was given to a config with causal=False, where every token is seen already: leave it out")
+    if memory is not None and not config.cross_attention:
+        raise ValueError("memory was given to a config without cross_attention: leave it out, or set cross_attention=True")
+    if config.cross_attention and memory is None and (cache is None or cache.memory is None):
+        raise ValueError("a config with cross_attention needs memory, the encoder's output; with a cache, in the first call")
 
 
 def _memory(memory: Encoded | None, cache: Cache | None, segment_ids: Array) -> Memory | None:

@@ -31,6 +31,8 @@ class VisionConfig:
     """Colours."""
     num_labels: int | None = None
     """Labels to tell apart. By default hidden states only."""
+    label_names: tuple[str, ...] | None = None
+    """What the labels are called, in order; for people, the network does not read it. By default they have numbers."""
     distillation_token: bool = False
     """Whether a second token follows the class token, as in DeiT (arXiv:2012.12877)."""
     encoder: TransformerConfig
@@ -43,6 +45,8 @@ class VisionConfig:
             )
         if self.encoder.causal or self.encoder.position != "none" or self.encoder.window is not None:
             raise ValueError("encoder must have causal=False, position='none' and no window: patches have their own positions")
+        if self.label_names is not None and len(self.label_names) != self.num_labels:
+            raise ValueError(f"label_names must be num_labels names: got {len(self.label_names)} for {self.num_labels}")
 
     @property
     def num_patches(self) -> int:
@@ -127,8 +131,10 @@ class VisionTransformer(nn.Module):
     def _embed(self, images: Array) -> Float[Array, "B T D"]:
         config, encoder = self.config, self.config.encoder
         B, size, side = images.shape[0], config.patch_size, config.image_size // config.patch_size
-        patches = images.astype(encoder.compute_dtype).reshape(B, side, size, side, size, config.channels)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(B, side * side, size * size * config.channels)
+        # One axis at a time, so that the layout of the others stays known on an Explicit mesh.
+        patches = images.astype(encoder.compute_dtype).reshape(B, side, size, *images.shape[2:])
+        patches = patches.reshape(B, side, size, side, size, config.channels).transpose(0, 1, 3, 2, 4, 5)
+        patches = patches.reshape(B, side * side, size, size, config.channels).reshape(B, side * side, -1)
         x = Project(
             encoder,
             equation="BTX,XD->BTD",
@@ -140,7 +146,7 @@ class VisionTransformer(nn.Module):
             name="patch",
         )(patches)
         marks = [self._vector("class_token")] + ([self._vector("distillation_token")] if config.distillation_token else [])
-        marks = [jnp.broadcast_to(mark.astype(x.dtype), (B, 1, encoder.embed_dim)) for mark in marks]
+        marks = [shard(jnp.broadcast_to(mark.astype(x.dtype), (B, 1, encoder.embed_dim)), *RESIDUAL) for mark in marks]
         table = self._vector("position", (config.num_tokens,), ("time",)).astype(x.dtype)
         return jnp.concatenate([*marks, x], axis=1) + table[None]
 

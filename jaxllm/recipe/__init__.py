@@ -1,13 +1,16 @@
 """What is a run, and how does it go?
 
-A `Recipe` describes one run and composes what each room owns; `fit(recipe)` runs or resumes it; `load(run_dir)` gives
-the trained model back. A recipe is a Python file with `config() -> Recipe`, or the `recipe.json` of a run.
+A `Recipe` describes one run and composes what each room owns; `fit(recipe)` runs or resumes it; `load(name_or_path)`
+gives a trained or published model, and `convert` writes one in another layout. A recipe is a Python file with
+`config() -> Recipe`, or the `recipe.json` of a run.
 """
 
 from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.convert import convert
 from jaxllm.recipe.find import find_recipe, is_run_folder
 from jaxllm.recipe.fit import Fitted, fit
-from jaxllm.recipe.load import Loaded, load, open_for_evaluation
+from jaxllm.recipe.load import load, open_for_evaluation
+from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.recipe import Recipe, SampleConfig
 from jaxllm.recipe.serialize import load_json, save_json
 
@@ -18,6 +21,7 @@ __all__ = [
     "Recipe",
     "SampleConfig",
     "assemble",
+    "convert",
     "find_recipe",
     "fit",
     "is_run_folder",

@@ -15,10 +15,10 @@ import jax
 from jaxllm.checkpoint import Store
 from jaxllm.evaluate import write_report
 from jaxllm.hardware import ProfileWindow, StepTimer, set_up
-from jaxllm.inference import generate
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, choose_folder
+from jaxllm.recipe.sample import make_sample
 from jaxllm.training import (
     Interrupt,
     Loop,
@@ -72,7 +72,7 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
             if _is_whole(job, folder, progress):
                 say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
                 return Fitted(folder.path, progress.step, "finished", progress.best_loss)
-            folder.write_description(job.recipe, job.data.tokenizer)
+            folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None
             with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
                 loop = _loop(job, folder, store, log, train_step, progress)
@@ -99,8 +99,13 @@ def _describe(job: Job, folder: RunFolder) -> str:
     idle = f" ({there - used} of {there} devices idle: {why})" if used < there else ""
     return (
         f"{'resuming' if folder.resumes else 'new run'} {folder.path}: {job.recipe.name}, {count:,} parameters, "
-        f"{job.recipe.batch_size} x {job.recipe.data.seq_len} tokens a step, {device}, mesh {mesh}{idle}"
+        f"{_a_step(job)} a step, {device}, mesh {mesh}{idle}"
     )
+
+
+def _a_step(job: Job) -> str:
+    each, unit = job.recipe.objective.tokens(job.recipe.data), job.recipe.objective.reports.unit
+    return f"{job.recipe.batch_size} {unit}" if each == 1 else f"{job.recipe.batch_size} x {each} {unit}"
 
 
 def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
@@ -131,7 +136,7 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
     recipe = job.recipe
 
     def describe_examples(position: int) -> str:
-        rows = (job.data.train.describe(position + row) for row in range(recipe.batch_size))
+        rows = (job.train.describe(position + row) for row in range(recipe.batch_size))
         documents = list(dict.fromkeys(document for row in rows for document in row))
         more = f" and {len(documents) - 16} more" if len(documents) > 16 else ""
         return ", ".join(documents[:16]) + more
@@ -147,9 +152,10 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
         keep_best=recipe.checkpoint.keep_best > 0,
         store=store,
         log=log,
-        timer=StepTimer(tokens_per_step=recipe.batch_size * recipe.data.seq_len, first_step=progress.step),
+        timer=StepTimer(tokens_per_step=job.tokens_per_step, first_step=progress.step),
         profile=ProfileWindow(recipe.profile, folder.path / "tensorboard"),
         utilization=job.utilization,
+        unit=recipe.objective.reports.unit,
         describe_examples=describe_examples,
         skip_nonfinite=recipe.on_nonfinite == "skip",
         identity=job.identity,
@@ -180,23 +186,19 @@ def _conclude(
     results = {
         "step": progress.step,
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-        "tokens": progress.examples * job.recipe.data.seq_len,
+        job.recipe.objective.reports.unit: progress.examples * job.recipe.objective.tokens(job.recipe.data),
         "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
         "compile_seconds": compile_seconds,
     }
-    sample = _sample(job, state) if ended in WHOLE else None
+    sample = None
+    if ended in WHOLE:
+        params = evaluation_params(state.params, state.opt_state)
+        sample = make_sample(job, jax.device_put(params, jax.devices()[0]))
     write_report(folder.path, command=command or f"jaxllm train {folder.path}", sample=sample, results=results)
     if ended in WHOLE:
         words = json.dumps({**results, "sample": sample}, indent=2, ensure_ascii=False)
         (folder.path / RESULTS_FILE).write_text(words + "\n", encoding="utf-8")
     _closing_words(job, folder, progress, ended, sample, say)
-
-
-def _sample(job: Job, state: TrainState) -> str:
-    config = job.recipe.sample
-    params = jax.device_put(evaluation_params(state.params, state.opt_state), jax.devices()[0])
-    text = generate(job.model, params, job.data.tokenizer, [config.prompt], config.sampling)[0]
-    return config.prompt + text
 
 
 def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, sample: str | None, say: Say) -> None:

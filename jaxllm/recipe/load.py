@@ -1,74 +1,95 @@
-"""A trained model, ready to be used: from the folder of a run."""
+"""A model from wherever it is: a run, an exported folder, a published folder or name, a GGUF file."""
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Int
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import Tokenizer
 from jaxllm.hardware import require_devices, set_up
-from jaxllm.inference import SamplingConfig, generate
-from jaxllm.models import Output, Transformer, TransformerConfig
-from jaxllm.recipe.assemble import Job, assemble, device_config
+from jaxllm.interchange import Published, is_gguf, load_params, open_published, read_sentence_config
+from jaxllm.models import Model, VisionConfig, abstract_params, make_model
+from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.device_config import device_config, with_dtype
 from jaxllm.recipe.find import find_recipe, is_run_folder
+from jaxllm.recipe.loaded import Loaded
+from jaxllm.recipe.model_folder import is_model_folder, load_model_folder
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder
-from jaxllm.sharding import MeshConfig, MeshError, make_mesh
+from jaxllm.sharding import MeshConfig, MeshError, make_mesh, shardings_for
 from jaxllm.training import abstract_state, evaluation_params, make_optimizer
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model with its parameters and tokenizer."""
+def load(
+    name_or_path: str | Path, *, step: int | None = None, mesh: MeshConfig | None = None, dtype: str | None = None
+) -> Loaded:
+    """A model ready to be called, asked to write, or to embed texts.
 
-    model: Transformer
-    params: Any
-    tokenizer: Tokenizer
-    recipe: Recipe
-    step: int
-    """Steps it was trained for."""
-
-    @property
-    def config(self) -> TransformerConfig:
-        return self.model.config
-
-    def __call__(self, tokens: Int[Array, "B T"] | Sequence[Sequence[int]]) -> Output:
-        """Logits of the tokens after each of these."""
-        return self.model.apply({"params": self.params}, jnp.asarray(tokens, jnp.int32))  # type: ignore[return-value]
-
-    def generate(self, prompts: str | Sequence[str], **sampling: Any) -> list[str]:
-        """Completions; see `SamplingConfig` for the options."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        return generate(self.model, self.params, self.tokenizer, prompts, SamplingConfig(**sampling))
-
-
-def load(path: str | Path, *, step: int | None = None) -> Loaded:
-    """The model of a run.
-
-        run = jaxllm.load("runs/shakespeare_char")
-        print(run.generate("ROMEO:", max_tokens=200, temperature=0.8)[0])
+        m = jaxllm.load("runs/shakespeare_char")                      # a run
+        m = jaxllm.load("HuggingFaceTB/SmolLM2-135M-Instruct")        # a published model, by its name on the hub
+        m = jaxllm.load("downloads/smollm2.gguf")                     # a folder or file with one
 
     Args:
-      step: the checkpoint to take. By default the one with the best validation loss, else the newest.
+      name_or_path: a run folder, a folder written by `jaxllm convert`, a Hugging Face folder or name, or a GGUF file.
+      step: the checkpoint of a run to take. By default the one with the best validation loss, else the newest.
+      mesh: devices to spread the parameters over. By default the first one alone.
+      dtype: "float32" or "bfloat16", to keep and compute in. By default as in a run's recipe, else float32.
 
     Raises:
-      ValueError: not a run folder, a damaged checkpoint, or a tokenizer that does not match it.
+      FileNotFoundError: nothing there, or files missing.
+      ValueError: what is there is damaged or not supported; the message says which file and what to do.
     """
     set_up()
     require_devices()
+    devices = make_mesh(mesh or MeshConfig(data=1))
+    if is_run_folder(name_or_path):
+        return _load_run(Path(name_or_path), devices, step, dtype)
+    if step is not None:
+        raise ValueError(f"step is for the folder of a run: {name_or_path} is none")
+    if is_model_folder(name_or_path):
+        return load_model_folder(Path(name_or_path), devices, dtype)
+    return load_published(name_or_path, devices, dtype)
+
+
+def _load_run(path: Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:
     run = open_run(path)
-    mesh = make_mesh(MeshConfig(data=1))
-    model = Transformer(device_config(run.recipe.model, mesh))
+    model = make_model(device_config(with_dtype(run.recipe.model, dtype), mesh))
     params, step = restore_params(run, model, mesh, step)
-    return Loaded(model, params, run.tokenizer, run.recipe, step)
+    eos = () if run.tokenizer is None or run.tokenizer.eos_id is None else (run.tokenizer.eos_id,)
+    return Loaded(model=model, params=params, tokenizer=run.tokenizer, source=path, eos_ids=eos, recipe=run.recipe, step=step)
+
+
+def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> Loaded:
+    """The model of a Hugging Face folder or name; its weights are read straight into their places."""
+    published = open_published(name_or_path)
+    config = device_config(with_dtype(published.config, dtype), mesh)
+    model = make_model(config)
+    abstract, axes = abstract_params(model)
+    shardings = shardings_for(abstract, axes, mesh)
+    params = load_params(published.tensors, published.family, config, abstract, shardings)
+    return Loaded(
+        model=model,
+        params=params,
+        tokenizer=None if isinstance(config, VisionConfig) else _published_tokenizer(published),
+        source=published.source,
+        eos_ids=published.generation.eos_ids,
+        suppress=published.generation.suppress,
+        sentence=None if is_gguf(published.source) else read_sentence_config(published.source),
+        architecture=published.family.architectures[0],
+    )
+
+
+def _published_tokenizer(published: Published) -> Tokenizer | None:
+    """None where there are no tokenizer files: the model can be called with ids all the same."""
+    try:
+        return published.load_tokenizer()
+    except FileNotFoundError as error:
+        warnings.warn(f"the model has no tokenizer, so it is called with ids only: {error}", stacklevel=4)
+        return None
 
 
 class OpenRun(NamedTuple):
@@ -76,7 +97,7 @@ class OpenRun(NamedTuple):
 
     folder: RunFolder
     recipe: Recipe
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
 
 def open_run(path: str | Path) -> OpenRun:
@@ -89,6 +110,8 @@ def open_run(path: str | Path) -> OpenRun:
         raise ValueError(f"{path} is not a run folder: it has no recipe.json; train first with `jaxllm train`")
     folder = RunFolder(Path(path), resumes=True)
     recipe = find_recipe(str(path))
+    if isinstance(recipe.model, VisionConfig):
+        return OpenRun(folder, recipe, None)
     tokenizer = folder.load_tokenizer()
     if tokenizer is None or tokenizer.vocab_size > recipe.model.vocabulary:
         found = "none" if tokenizer is None else f"one with {tokenizer.vocab_size} entries"
@@ -99,7 +122,7 @@ def open_run(path: str | Path) -> OpenRun:
     return OpenRun(folder, recipe, tokenizer)
 
 
-def restore_params(run: OpenRun, model: Transformer, mesh: Mesh, step: int | None) -> tuple[Any, int]:
+def restore_params(run: OpenRun, model: Model, mesh: Mesh, step: int | None) -> tuple[Any, int]:
     """The parameters to use, on this mesh, and the step they are from: the average where the optimizer keeps one."""
     optimizer, _ = make_optimizer(run.recipe.optimizer, run.recipe.steps)
     abstract = abstract_state(model, optimizer, mesh)
@@ -111,7 +134,7 @@ def restore_params(run: OpenRun, model: Transformer, mesh: Mesh, step: int | Non
         else:
             found = store.restore(abstract, chosen)
             params = evaluation_params(found.state.params, found.state.opt_state)
-    if found.meta["tokenizer"] != run.tokenizer.fingerprint:
+    if run.tokenizer is not None and found.meta["tokenizer"] != run.tokenizer.fingerprint:
         raise ValueError(
             f"the tokenizer in {run.folder.tokenizer} must be the one that the checkpoint was trained with: it is another; "
             "put the run's own tokenizer back"

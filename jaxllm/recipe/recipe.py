@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxllm.checkpoint import CheckpointConfig
-from jaxllm.data import DataConfig
+from jaxllm.data import DataConfig, ImageDataConfig
 from jaxllm.hardware import ProfileConfig
 from jaxllm.inference import SamplingConfig
-from jaxllm.models import TransformerConfig
+from jaxllm.models import ModelConfig
 from jaxllm.sharding import MeshConfig
-from jaxllm.training import EvaluateConfig, LogConfig, LossConfig, OptimizerConfig
+from jaxllm.training import AnyObjective, CausalLM, EvaluateConfig, LogConfig, LossConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ class Recipe:
     """What to do when loss or gradient is not finite: stop the run, or skip the update."""
     run_dir: str | None = None
     """Folder of the run. By default runs/<name>, with a number where that is taken."""
-    model: TransformerConfig
-    data: DataConfig
+    model: ModelConfig
+    data: DataConfig | ImageDataConfig
+    objective: AnyObjective = CausalLM()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
@@ -57,27 +58,20 @@ class Recipe:
             raise ValueError(
                 f"accumulate must divide batch_size: got accumulate={self.accumulate}, batch_size={self.batch_size}"
             )
-        if self.data.seq_len > self.model.context_len:
-            raise ValueError(
-                f"data.seq_len must not exceed model.context_len: got {self.data.seq_len} and {self.model.context_len}; "
-                "shorten the rows or widen the context"
-            )
+        self.objective.check(self.model, self.data, self.loss)
         if self.mesh.explicit and self.optimizer.name == "muon":
             raise ValueError("optimizer.name=muon needs mesh.explicit=False: Optax's muon has no explicit layouts")
-        if self.loss.chunk is not None and self.data.seq_len % self.loss.chunk:
-            raise ValueError(
-                f"loss.chunk must divide data.seq_len: got loss.chunk={self.loss.chunk}, data.seq_len={self.data.seq_len}"
-            )
 
+
+STACKS = ("model", "model.encoder", "model.decoder")
+"""Where a model's config has a stack of blocks, or is one."""
 
 MAY_CHANGE = (
     "steps",
     "run_dir",
     "accumulate",
     "on_nonfinite",
-    "model.layer_loop",
-    "model.norm_barrier",
-    "model.remat",
+    *(f"{stack}.{field}" for stack in STACKS for field in ("layer_loop", "norm_barrier", "remat")),
     "loss.chunk",
     "data.data_dir",
     "data.num_workers",

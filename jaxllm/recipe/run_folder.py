@@ -14,9 +14,9 @@ import jax
 
 from jaxllm.data import Tokenizer, load_tokenizer
 from jaxllm.hardware import environment
-from jaxllm.recipe.assemble import resolved
 from jaxllm.recipe.find import RECIPE_FILE, is_run_folder
 from jaxllm.recipe.recipe import Recipe
+from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.recipe.serialize import differences, load_json, save_json
 
 RUNS = Path("runs")
@@ -40,13 +40,13 @@ class RunFolder:
         """The run's own tokenizer, once it has been stored."""
         return load_tokenizer(self.tokenizer) if self.tokenizer.is_dir() else None
 
-    def write_description(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
-        """recipe.json, environment.json and the tokenizer; the recipe comes last, so that it marks a whole folder."""
+    def write_description(self, recipe: Recipe, tokenizer: Tokenizer | None) -> None:
+        """recipe.json, environment.json and the tokenizer, of text; the recipe comes last, so that it marks a whole folder."""
         if jax.process_index() != 0:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-        if not self.tokenizer.is_dir():
+        if tokenizer is not None and not self.tokenizer.is_dir():
             unfinished = self.path / "tokenizer.new"
             tokenizer.save(unfinished)
             unfinished.rename(self.tokenizer)
@@ -91,7 +91,7 @@ def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
     if is_run_folder(path):
         earlier = load_json(path / RECIPE_FILE)
         decay_steps = earlier.optimizer.schedule.decay_steps or earlier.steps
-        here = resolved(recipe, earlier.model.vocabulary, decay_steps)
+        here = resolved(recipe, FromData.of(earlier.model), decay_steps)
         other = differences(earlier, here)
         if other:
             name, (there, wanted) = next(iter(other.items()))

@@ -17,8 +17,23 @@ T = TypeVar("T")
 def save_json(recipe: Recipe, path: Path) -> None:
     """Writes the recipe, every field of it, in one move."""
     temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(dataclasses.asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(to_tree(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def to_tree(node: Any, hint: Any = None) -> Any:
+    """A dataclass as nested dicts. Where its field may hold one of several, `type` says which, unless it is the first."""
+    if not dataclasses.is_dataclass(node) or isinstance(node, type):
+        return node
+    hints = get_type_hints(type(node))
+    tree = {field.name: to_tree(getattr(node, field.name), hints[field.name]) for field in dataclasses.fields(node)}
+    choices = _choices(hint)
+    return {"type": type(node).__name__} | tree if choices and type(node) is not choices[0] else tree
+
+
+def _choices(hint: Any) -> list[type]:
+    """The dataclasses that a field may hold."""
+    return [each for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each) and isinstance(each, type)]
 
 
 def load_json(path: Path) -> Recipe:
@@ -52,8 +67,8 @@ def from_tree(kind: type[T], tree: Any, where: str, source: str) -> T:
 
 
 def _value(hint: Any, value: Any, where: str, source: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_tree(hint, value, f"{where}.", source)
+    if (choices := _choices(hint)) and (value is not None or not fits(None, hint)):
+        return from_tree(_choice(choices, value, where, source), _untyped(value), f"{where}.", source)
     if get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
     if get_origin(hint) in (Union, types.UnionType) and isinstance(value, list):
@@ -62,6 +77,21 @@ def _value(hint: Any, value: Any, where: str, source: str) -> Any:
         raise ValueError(f"{source}: {where} must be {describe(hint)}: got {value!r}")
     wants_float = hint is float or float in get_args(hint)
     return float(value) if wants_float and isinstance(value, int) else value
+
+
+def _choice(choices: list[type], tree: Any, where: str, source: str) -> type:
+    """Which of the dataclasses a tree describes."""
+    name = tree.get("type") if isinstance(tree, dict) else None
+    if name is None:
+        return choices[0]
+    for choice in choices:
+        if choice.__name__ == name:
+            return choice
+    raise ValueError(f"{source}: {where}.type must be one of {', '.join(c.__name__ for c in choices)}: got {name!r}")
+
+
+def _untyped(tree: Any) -> Any:
+    return {name: value for name, value in tree.items() if name != "type"} if isinstance(tree, dict) else tree
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -109,6 +139,8 @@ def _fields(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
         if dataclasses.is_dataclass(value):
+            if len(_choices(hints[field.name])) > 1:
+                yield f"{where}{field.name}.type", str, type(value).__name__
             yield from _fields(value, f"{where}{field.name}.")
         else:
             yield f"{where}{field.name}", hints[field.name], value
@@ -116,9 +148,10 @@ def _fields(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
 
 def differences(there: Recipe, here: Recipe) -> dict[str, tuple[Any, Any]]:
     """Fields that make two recipes different runs: name, value there, value here."""
-    pairs = zip(_fields(there, ""), _fields(here, ""), strict=True)
+    values_there, values_here = ({name: value for name, _, value in _fields(recipe, "")} for recipe in (there, here))
     return {
-        name: (value_there, value_here)
-        for (name, _, value_there), (_, _, value_here) in pairs
-        if value_there != value_here and not any(name == may or name.startswith(f"{may}.") for may in MAY_CHANGE)
+        name: (values_there.get(name), values_here.get(name))
+        for name in values_there | values_here
+        if values_there.get(name) != values_here.get(name)
+        and not any(name == may or name.startswith(f"{may}.") for may in MAY_CHANGE)
     }

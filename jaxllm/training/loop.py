@@ -79,7 +79,9 @@ class Loop:
     timer: StepTimer
     profile: ProfileWindow
     utilization: Callable[[float], float | None]
-    """Model FLOPs utilization at so many tokens per second."""
+    """Model FLOPs utilization at so many tokens (or images) per second."""
+    unit: str
+    """What the timer counts: tokens or images."""
     describe_examples: Callable[[int], str]
     """Which documents the examples of the batch starting at this position came from, for an error message."""
     skip_nonfinite: bool
@@ -137,7 +139,7 @@ def _catch_up(loop: Loop, progress: Progress) -> None:
     for step, metrics in pending:
         finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
         if interval is not None:
-            metrics["tokens_per_second"] = interval.tokens_per_second
+            metrics[f"{loop.unit}_per_second"] = interval.tokens_per_second
             metrics["step_seconds"] = interval.step_seconds
             metrics["mfu"] = loop.utilization(interval.tokens_per_second)
         loop.log.train(step, metrics)

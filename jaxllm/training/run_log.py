@@ -257,7 +257,8 @@ class _ProgressLine:
     def show_evaluation(self, record: dict) -> None:
         if record["split"] == "validation":
             self._validation_loss = record.get("loss")
-        self.print(f"{self._position(record['step'])}  {record['split']} loss {_number(record.get('loss'))}")
+        accuracy = f", accuracy {record['accuracy']:.1%}" if record.get("accuracy") is not None else ""
+        self.print(f"{self._position(record['step'])}  {record['split']} loss {_number(record.get('loss'))}{accuracy}")
 
     def print(self, text: str) -> None:
         if self._live is not None:
@@ -272,8 +273,9 @@ class _ProgressLine:
         parts = [self._position(record["step"]), f"loss {_number(record.get('loss'))}"]
         if self._validation_loss is not None:
             parts.append(f"validation {_number(self._validation_loss)}")
-        if record.get("tokens_per_second") is not None:
-            parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
+        for unit in ("tokens", "images"):
+            if record.get(f"{unit}_per_second") is not None:
+                parts.append(f"{record[f'{unit}_per_second']:,.0f} {unit}/s")
         if (seconds := self._seconds_left(record["step"])) is not None:
             parts.append(f"{_duration(seconds)} left")
         return "  ".join(parts)

@@ -8,7 +8,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxllm.models import Transformer, abstract_params, init_params
+from jaxllm.models import Model, abstract_params, init_params
 from jaxllm.sharding import replicated, shardings_for, use_mesh
 
 
@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     """The optimizer's state, the average of parameters included when there is one."""
 
 
-def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state as shapes, types and shardings: what init computes, restore fills in, and the step expects."""
     params, axes = abstract_params(model)
     placement = shardings_for(params, axes, mesh)
@@ -46,7 +46,7 @@ def _keys(path: Any) -> tuple[str, ...]:
 
 
 def init_state(
-    model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array, abstract: TrainState
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array, abstract: TrainState
 ) -> TrainState:
     """A fresh state, each piece computed where it lives."""
 

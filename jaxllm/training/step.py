@@ -10,11 +10,10 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxllm.sharding import batch_sharding, replicated, use_mesh
-from jaxllm.training.loss import Batch, LossSums
+from jaxllm.training.loss import Batch, Loss, LossSums
 from jaxllm.training.optimizer import global_norm
 from jaxllm.training.state import TrainState
 
-Loss = Callable[[Any, Batch, Array | None], LossSums]
 Metrics = dict[str, Array]
 
 
@@ -28,6 +27,7 @@ def make_train_step(
     accumulate: int = 1,
     on_nonfinite: Literal["stop", "skip"] = "stop",
     dropout: bool = False,
+    accuracy: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`train_step(state, batch) -> (state, metrics)`.
 
@@ -35,6 +35,7 @@ def make_train_step(
       key: randomness of step n is fold_in(key, n), so a resumed run is the same run.
       accumulate: parts of the batch whose gradients are summed in turn; the result is that of the whole batch.
       on_nonfinite: "skip" leaves parameters and optimizer as they were where loss or gradient is not finite.
+      accuracy: whether the metrics tell the share of targets that are the most likely class.
     """
 
     def gradient(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
@@ -42,7 +43,7 @@ def make_train_step(
 
         def total(params: Any) -> tuple[Array, LossSums]:
             sums = loss(params, batch, key)
-            return sums.cross_entropy + z_loss * sums.z, sums
+            return sums.cross_entropy + z_loss * sums.z + sums.aux, sums
 
         (_, sums), grads = jax.value_and_grad(total, has_aux=True)(params)
         return sums, grads
@@ -54,7 +55,7 @@ def make_train_step(
             part_key = None if key is None else jax.random.fold_in(key, part[1])
             return jax.tree.map(jnp.add, so_far, gradient(params, part[0], part_key)), None
 
-        zeros = (LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3))), jax.tree.map(jnp.zeros_like, params))
+        zeros = (LossSums.zeros(), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -69,6 +70,8 @@ def make_train_step(
             "grad_norm": global_norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
+        if accuracy:
+            metrics["accuracy"] = sums.correct / weight
         if on_nonfinite == "skip":
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
 
@@ -89,11 +92,11 @@ def _split(x: Array, parts: int) -> Array:
 
 
 def make_eval_step(loss: Loss) -> Callable[[Any, Batch], Metrics]:
-    """`eval_step(params, batch) -> {"loss_sum", "weight"}`, to be summed over the batches of a split."""
+    """`eval_step(params, batch) -> {"loss_sum", "weight", "correct"}`, to be summed over the batches of a split."""
 
     def eval_step(params: Any, batch: Batch) -> Metrics:
         sums = loss(params, batch, None)
-        return {"loss_sum": sums.cross_entropy, "weight": sums.weight}
+        return {"loss_sum": sums.cross_entropy, "weight": sums.weight, "correct": sums.correct}
 
     return eval_step
 

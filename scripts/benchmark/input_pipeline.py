@@ -9,7 +9,7 @@ import time
 import numpy as np
 from record import newest_record, spread, write_record
 
-from jaxllm.data import open_data, train_batches
+from jaxllm.data import DataConfig, open_data, train_batches
 from jaxllm.recipe import Recipe, find_recipe
 
 
@@ -21,13 +21,15 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = find_recipe(options.recipe)
+    if not isinstance(recipe.data, DataConfig):
+        raise SystemExit(f"a recipe of text is needed: {recipe.name} has images")
     step = newest_record("train_cpu", recipe.name)
     if step is None:
         raise SystemExit(f"no record of train_cpu for {recipe.name}: run scripts/benchmark/train_cpu.py first")
     step_ms = step["results"]["jaxllm_step_ms"]["min"]
     consumed = 1e3 * recipe.batch_size * recipe.data.seq_len / step_ms
 
-    speeds = tokens_per_second(recipe, options.seconds, options.rounds)
+    speeds = tokens_per_second(recipe, recipe.data, options.seconds, options.rounds)
     median = float(np.median(speeds))
     results = {
         "tokens_per_second": spread(speeds),
@@ -42,10 +44,10 @@ def main() -> None:
     print(write_record("input_pipeline", recipe, results, notes))
 
 
-def tokens_per_second(recipe: Recipe, seconds: float, rounds: int) -> list[float]:
+def tokens_per_second(recipe: Recipe, data: DataConfig, seconds: float, rounds: int) -> list[float]:
     """Tokens with a loss weight, a second, in each round."""
     batches = train_batches(
-        open_data(recipe.data, seed=recipe.seed).train,
+        open_data(data, seed=recipe.seed).train,
         batch_size=recipe.batch_size,
         num_workers=recipe.data.num_workers,
         prefetch=recipe.data.prefetch,

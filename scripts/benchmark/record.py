@@ -28,7 +28,12 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str) -> Path:
-    """Writes a record and returns its path.
+    """Writes a record of a recipe and returns its path; for the arguments see `write_named_record`."""
+    return write_named_record(topic, recipe.name, dataclasses.asdict(recipe), results, notes)
+
+
+def write_named_record(topic: str, name: str, config: dict[str, Any], results: dict[str, Any], notes: str) -> Path:
+    """Writes a record of anything that has a name and a config, such as a published model, and returns its path.
 
     Args:
       results: by metric; a metric's name ends in its unit, its value is a number or a `spread`.
@@ -39,15 +44,15 @@ def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str
     device = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
     record = {
         "topic": topic,
-        "recipe": recipe.name,
+        "recipe": name,
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]),
         "notes": notes,
         "results": results,
         "environment": where,
-        "config": dataclasses.asdict(recipe),
+        "config": config,
     }
-    path = RESULTS / f"{topic}--{recipe.name}--{device}--{record['date']}.json"
+    path = RESULTS / f"{topic}--{name}--{device}--{record['date']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxllm.data import Data, DataConfig, TokenizerConfig, open_data
-from jaxllm.data.tfds_builder import write_text_set
+from jaxllm.data.tfds_builder import write_set
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def open_texts(tmp_path: Path) -> Callable[..., Data]:
     def opened(texts: list[str], *, validation: list[str] | None = None, seed: int = 0, **config: object) -> Data:
         splits = {"train": [(f"train:{i}", text) for i, text in enumerate(texts)]}
         splits["validation"] = [(f"validation:{i}", text) for i, text in enumerate(validation or ["what else"])]
-        write_text_set("texts", splits, tmp_path, description="test", overwrite=True)
+        write_set("texts", splits, tmp_path, description="test", overwrite=True)
         settings = {"seq_len": 16, "tokenizer": TokenizerConfig(kind="bytes")} | config
         return open_data(DataConfig(dataset="texts", data_dir=str(tmp_path), **settings), seed=seed)
 

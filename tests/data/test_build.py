@@ -114,3 +114,60 @@ def test_names(lines: Path, tmp_path: Path):
 def test_impossible_fractions(fields: dict, message: str):
     with pytest.raises(ValueError, match=message):
         SplitConfig(**fields)
+
+
+def test_pairs_from_aligned_files(tmp_path: Path):
+    (tmp_path / "a.de").write_text("eins\nzwei\n\nvier\n")
+    (tmp_path / "a.en").write_text("one\ntwo\nthree\nfour\n")
+    (tmp_path / "b.de").write_text("fünf")
+    (tmp_path / "b.en").write_text("five")
+    read = ReadConfig(column="de", second="en")
+    none = SplitConfig(validation_fraction=0.0, test_fraction=0.0)
+    report = build_text_set("pairs", sorted(tmp_path.glob("*.[de]*")), data_dir=tmp_path, read=read, split=none)
+    data_set = find_text_set(str(report.folder), text_feature="de")
+    assert data_set.features == ("de", "en", "id") and report.cleaning.documents_read == 5
+    pairs = zip(*(find_text_set(str(report.folder), text_feature=name).open("train") for name in ("de", "en")), strict=True)
+    assert list(pairs) == [("eins", "one"), ("zwei", "two"), ("vier", "four"), ("fünf", "five")]  # none with a half missing
+    with pytest.raises(ValueError, match="a.de and .*b.en must have as many lines: .*b.en has 1"):
+        build_text_set("bad", [tmp_path / "a.de", tmp_path / "b.en"], data_dir=tmp_path, read=read)
+    with pytest.raises(ValueError, match="need two files, line by line: got .*a.de alone"):
+        build_text_set("bad", [tmp_path / "a.de"], data_dir=tmp_path, read=read)
+    with pytest.raises(ValueError, match="stay whole: split by documents"):
+        build_text_set("bad", [tmp_path / "a.de"], data_dir=tmp_path, read=read, split=SplitConfig(by="characters"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "tsv", "csv", "json"])
+def test_labels_and_pairs_from_columns(tmp_path: Path, kind: str):
+    rows = [(f"text {i}", ("10", "9", "x")[i % 3]) for i in range(12)]
+    content = {
+        "jsonl": "\n".join(json.dumps({"s": s, "y": int(y) if y != "x" else y}) for s, y in rows),
+        "json": json.dumps([{"s": s, "y": y} for s, y in rows]),
+        "tsv": "\n".join(["y\ts", *(f"{y}\t{s}" for s, y in rows)]),
+        "csv": "\n".join(["s,y", *(f'"{s}",{y}' for s, y in rows)]),
+    }
+    path = tmp_path / f"rows.{kind}"
+    path.write_text(content[kind])
+    read, none = ReadConfig(column="s", second="y"), SplitConfig(validation_fraction=0.0, test_fraction=0.25)
+    report = build_text_set("labelled", [path], data_dir=tmp_path, read=read, split=none, labelled=True)
+    data_set = find_text_set(str(report.folder))
+    assert data_set.features == ("id", "label", "text") and data_set.label_names("label") == ("9", "10", "x")
+    assert report.splits["train"][0] == 9 and report.splits["test"][0] == 3
+    report = build_text_set("pairs", [path], data_dir=tmp_path, read=read, split=none)
+    assert find_text_set(str(report.folder), text_feature="y").features == ("id", "s", "y")
+    with pytest.raises(ValueError, match="(key|column) 'z'"):
+        build_text_set("bad", [path], data_dir=tmp_path, read=ReadConfig(column="s", second="z"), labelled=True)
+    with pytest.raises(ValueError, match="labelled=True needs read.second"):
+        build_text_set("bad", [path], data_dir=tmp_path, labelled=True)
+
+
+def test_the_first_encoding_that_fits_the_whole_file(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("Grüße")
+    (tmp_path / "b.txt").write_bytes(b"x" * 3_000_000 + "Grüße".encode("latin-1"))
+    read = ReadConfig(encoding="utf-8,latin-1")
+    none = SplitConfig(validation_fraction=0.0, test_fraction=0.0)
+    report = build_text_set("both", [tmp_path / "a.txt", tmp_path / "b.txt"], data_dir=tmp_path, read=read, split=none)
+    assert [text[-5:] for text in texts(report.folder, "train")] == ["Grüße", "Grüße"]
+    with pytest.raises(ValueError, match="b.txt is not utf-8: byte 3000002 is 0xfc"):
+        build_text_set("one", [tmp_path / "b.txt"], data_dir=tmp_path, split=none)
+    with pytest.raises(ValueError, match="got 'klingon'"):
+        ReadConfig(encoding="utf-8,klingon")

@@ -52,3 +52,20 @@ def test_help_imports_nothing_heavy():
         assert not {"jax", "numpy", "tensorflow_datasets", "grain"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_pairs_and_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.de").write_text("\n".join(f"eins {i}" for i in range(40)))
+    (tmp_path / "a.en").write_text("\n".join(f"one {i}" for i in range(40)))
+    sets = str(tmp_path / "sets")
+    files = [str(tmp_path / "a.de"), str(tmp_path / "a.en")]
+    assert run(["build", "pairs", *files, "--pair", "de", "en", "--data-dir", sets]) == 0
+    assert run(["show", "pairs", "--data-dir", sets, "--num", "1"]) == 0
+    assert "a.de:1  de: eins 0  en: one 0" in capsys.readouterr().out
+    (tmp_path / "b.csv").write_text("\n".join(["s,y", *(f"text {i},{i % 2}" for i in range(40))]))
+    argv = ["build", "labelled", str(tmp_path / "b.csv"), "--column", "s", "--label", "y", "--data-dir", sets]
+    assert run(argv) == 0 and run(["show", "labelled", "--data-dir", sets, "--num", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "label (2 classes: 0, 1)" in printed and "b.csv:2  label: 0  text: text 0" in printed
+    with pytest.raises(ValueError, match="--pair names both texts"):
+        run([*argv, "--pair", "s", "y"])

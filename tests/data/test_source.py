@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxllm.data import find_text_set
-from jaxllm.data.tfds_builder import write_text_set
+from jaxllm.data.tfds_builder import write_set
 
 
 class Elsewhere(tfds.core.GeneratorBasedBuilder):
@@ -99,7 +99,7 @@ def test_format_without_random_access_is_refused(tmp_path: Path):
 def test_fingerprint_follows_the_files(tmp_path: Path):
     def fingerprint(text: str, split: str = "train") -> str:
         documents = {"train": [("0", text)], "validation": [("1", "x")]}
-        write_text_set("set", documents, tmp_path, description="", overwrite=True)
+        write_set("set", documents, tmp_path, description="", overwrite=True)
         return find_text_set("set", data_dir=tmp_path).open(split).fingerprint
 
     first = fingerprint("one")

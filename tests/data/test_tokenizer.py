@@ -54,7 +54,7 @@ def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path):
     assert isinstance(loaded, Tokenizer)
     assert loaded.fingerprint == tokenizer.fingerprint
     assert loaded.encode(CHINESE[:40]) == tokenizer.encode(CHINESE[:40])
-    names = ("vocab_size", "eos_id", "bos_id", "pad_id")
+    names = ("vocab_size", "eos_id", "bos_id", "pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
     assert [getattr(loaded, n) for n in names] == [getattr(tokenizer, n) for n in names]
 
 
@@ -62,6 +62,15 @@ def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path):
 def test_training_twice_gives_the_same_tokenizer(kind: str):
     assert trained(kind).fingerprint == trained(kind).fingerprint
     assert trained(kind).vocab_size <= 400
+
+
+def test_wordpiece_is_made_for_masked_models():
+    tokenizer = trained("wordpiece")
+    ids = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
+    assert ids == [0, 1, 2, 3, 4]
+    words = tokenizer.encode("the winter")
+    assert tokenizer.encode_special("the winter") == ([2, *words, 3], [0] * (len(words) + 2))
+    assert tokenizer.encode("the [MASK]")[-1] == 4
 
 
 def test_fingerprints_differ():
@@ -117,8 +126,10 @@ def test_published_folder(tmp_path: Path, file: str):
 def test_published_folder_errors(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load_tokenizer(tmp_path / "nothing")
-    (tmp_path / "vocab.txt").write_text("a")
-    with pytest.raises(FileNotFoundError, match=r"expected tokenizer.json.*it holds vocab.txt; write one with"):
+    (tmp_path / "merges.txt").write_text("a")
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a tokenizer in .*one of tokenizer.json, .*it holds merges.txt; copy"
+    ):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="is not a tokenizer that the tokenizers package reads"):

@@ -64,7 +64,7 @@ def test_the_tags_are_balanced(run_dir):
 def test_the_numbers(run_dir):
     results = {"parameters": 804_096, "seconds": 131.2, "compile_seconds": 6.53, "train_loss": 0.5, "note": None}
     table = rows(write_report(run_dir, command="c", results=results).read_text())
-    assert table["validation loss, nats per token"] == "2.0000"
+    assert table["validation loss, nats"] == "2.0000"
     assert table["best validation loss"] == "1.5000"
     assert table["validation perplexity"] == f"{math.exp(2):.3f}"
     assert table["training loss, last step"] == "0.5000"  # the caller's number wins over the log's
@@ -81,7 +81,7 @@ def test_the_numbers(run_dir):
 
 def test_a_curve_for_each_metric_that_has_values(run_dir):
     page = write_report(run_dir, command="c").read_text()
-    titles = ("loss, nats per token, by step", "learning rate", "gradient norm", "tokens per second")
+    titles = ("loss, nats, by step", "learning rate", "gradient norm", "tokens per second")
     assert [page.count(f">{title}</text>") for title in titles] == [1, 1, 0, 1]  # every gradient norm is null
     assert page.count("<svg") == 3
     assert "var(--train)" in page and not re.search(r"#0[1-4]0[1-4]0[1-4]", page)

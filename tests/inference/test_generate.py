@@ -199,13 +199,23 @@ def test_decode_params_change_no_number_and_are_made_once(model_and_params):
     assert decode_params(model, prepared) is prepared
     tokens = jnp.arange(10)[None]
     full = model.apply({"params": params}, tokens).logits
-    np.testing.assert_allclose(model.apply({"params": prepared}, tokens).logits, full, atol=1e-5)
+    for form in prepared:
+        np.testing.assert_allclose(model.apply({"params": form}, tokens).logits, full, atol=1e-5)
+
+
+def test_decode_params_share_memory_on_a_cpu(model_and_params):
+    model, params = model_and_params
+    prepared = decode_params(model, params)
+    start = params["layers"]["ffw"]["up"]["kernel"].unsafe_buffer_pointer()
+    kernels = [layer["ffw"]["up"]["kernel"] for layer in prepared.tokens["layers"]]
+    assert [kernel.unsafe_buffer_pointer() - start for kernel in kernels] == [0, kernels[0].nbytes]
+    assert prepared.prompts["layers"]["ffw"]["up"]["kernel"].unsafe_buffer_pointer() == start
 
 
 def test_decode_params_keep_norms_in_their_own_type():
     model, params = make(compute_dtype="bfloat16")
     prepared = decode_params(model, params)
-    types = {path[-1].key: leaf.dtype.name for path, leaf in jax.tree_util.tree_leaves_with_path(prepared["layers"][0])}
+    types = {path[-1].key: leaf.dtype.name for path, leaf in jax.tree_util.tree_leaves_with_path(prepared.tokens["layers"][0])}
     assert types["kernel"] == "bfloat16" and types["scale"] == "float32"
 
 

@@ -52,9 +52,9 @@ def test_the_space_before_the_first_word_is_kept():
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_the_end_token_and_the_limit_end_it(size):
-    stream = TextStream(decode_bytes, [], max_tokens=100, eos_id=0)
+    stream = TextStream(decode_bytes, [], max_tokens=100, eos_ids=[0])
     assert "".join(pieces(stream, [97, 98, 0, 99], size)) == "ab" and stream.finished
-    stream = TextStream(decode_bytes, [], max_tokens=3, eos_id=0)
+    stream = TextStream(decode_bytes, [], max_tokens=3, eos_ids=[0])
     assert "".join(pieces(stream, [97, 98, 99, 100], size)) == "abc" and stream.finished
 
 

@@ -5,23 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxllm.models import Transformer, TransformerConfig, count_params, init_params, train_flops_per_token
+from jaxllm.models import Encoded, Transformer, init_cache, init_params
 from tests.models.options import tiny
+from tests.models.programs import compiled
 
 
-def test_gpt2_has_exactly_its_published_parameters():
-    config = TransformerConfig(vocab_size=50257, context_len=1024, num_layers=12, embed_dim=768, num_heads=12)
-    assert count_params(config) == 124_439_808
-
-
-def test_flops_per_token_of_gpt2():
-    """6 for each of the 85.0M block and 38.6M unembedding matrix parameters, and 12 L N H T of attention."""
-    config = TransformerConfig(vocab_size=50257, context_len=1024, num_layers=12, embed_dim=768, num_heads=12)
-    assert train_flops_per_token(config, 1024) == 6 * (12 * 12 * 768**2 + 768 * 50257) + 12 * 12 * 768 * 1024
+def made(model):
+    return compiled(lambda key: init_params(model, key))(jax.random.key(0))
 
 
 def test_parameters_are_plain_nested_dicts_stacked_over_layers():
-    params = init_params(Transformer(tiny("gpt2")), jax.random.key(0))
+    params = made(Transformer(tiny("gpt2")))
     assert type(params) is dict and type(params["layers"]["attention"]) is dict
     assert params["layers"]["attention"]["query"]["kernel"].shape == (2, 32, 4, 8)
 
@@ -29,7 +23,7 @@ def test_parameters_are_plain_nested_dicts_stacked_over_layers():
 def test_initial_scale():
     """Weights have init_std; projections into the residual stream 1/sqrt(2 L) of it; layers differ."""
     config = tiny("gpt2", embed_dim=128, ffw_dim=512, init_std=0.02)
-    layers = init_params(Transformer(config), jax.random.key(0))["layers"]
+    layers = made(Transformer(config))["layers"]
     assert jnp.std(layers["ffw"]["up"]["kernel"]) == pytest.approx(0.02, rel=0.02)
     assert jnp.std(layers["ffw"]["down"]["kernel"]) == pytest.approx(0.01, rel=0.02)
     assert not jnp.array_equal(layers["ffw"]["up"]["kernel"][0], layers["ffw"]["up"]["kernel"][1])
@@ -37,8 +31,8 @@ def test_initial_scale():
 
 def test_capture_hands_out_hidden_states_and_attention():
     model = Transformer(tiny("gpt2"))
-    params = init_params(model, jax.random.key(0))
-    output = model.apply({"params": params}, jnp.arange(8)[None], capture=("hidden", "attention"))
+    params = made(model)
+    output = compiled(lambda p: model.apply({"params": p}, jnp.arange(8)[None], capture=("hidden", "attention")))(params)
     assert output.captured["hidden"].shape == (3, 1, 8, 32)
     attention = output.captured["attention"]
     assert attention.shape == (2, 1, 4, 8, 8)
@@ -50,8 +44,8 @@ def test_capture_hands_out_hidden_states_and_attention():
 
 def test_compute_dtype_is_separate_and_logits_are_float32():
     model = Transformer(tiny("gpt2", compute_dtype="bfloat16"))
-    params = init_params(model, jax.random.key(0))
-    output = model.apply({"params": params}, jnp.arange(8)[None])
+    params = made(model)
+    output = compiled(lambda p: model.apply({"params": p}, jnp.arange(8)[None])._replace(captured={}))(params)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert output.hidden.dtype == jnp.bfloat16 and output.logits.dtype == jnp.float32
 
@@ -59,26 +53,34 @@ def test_compute_dtype_is_separate_and_logits_are_float32():
 @pytest.mark.parametrize("loop", ["scan", "unroll"])
 def test_dropout_needs_a_key_and_is_a_function_of_it(loop):
     model = Transformer(tiny("gpt2", dropout=0.5, layer_loop=loop))
-    params = init_params(model, jax.random.key(0))
-    run = lambda key: model.apply({"params": params}, jnp.arange(8)[None], dropout_key=key).logits  # noqa: E731
-    without = Transformer(dataclasses.replace(model.config, dropout=0.0)).apply({"params": params}, jnp.arange(8)[None])
-    np.testing.assert_array_equal(run(None), without.logits)
+    params = made(model)
+    run = compiled(lambda key: model.apply({"params": params}, jnp.arange(8)[None], dropout_key=key).logits)
+    off = Transformer(dataclasses.replace(model.config, dropout=0.0))
+    without = compiled(lambda p: off.apply({"params": p}, jnp.arange(8)[None]).logits)(params)
+    np.testing.assert_allclose(run(None), without, atol=1e-6)
     np.testing.assert_array_equal(run(jax.random.key(1)), run(jax.random.key(1)))
     assert not jnp.allclose(run(jax.random.key(1)), run(jax.random.key(2)))
     assert not jnp.allclose(run(jax.random.key(1)), run(None))
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("given", "message"),
     [
-        (dict(embed_dim=768, num_heads=7), "num_heads must divide embed_dim: got embed_dim=768, num_heads=7"),
-        (dict(num_heads=4, num_kv_heads=3), "num_kv_heads must divide num_heads: got num_heads=4, num_kv_heads=3"),
-        (dict(position="rotary", head_dim=7), "rotary positions need an even head_dim: got 7"),
-        (dict(dropout=1.0), r"dropout must be in \[0, 1\): got 1.0"),
-        (dict(num_layers=0), "num_layers must be at least 1: got 0"),
-        (dict(parallel_block=True, norm_placement="post"), "parallel_block needs norm_placement='pre'"),
+        (dict(token_types=jnp.zeros((1, 8), jnp.int32)), "token_types were given to a config without them"),
+        (
+            dict(memory=Encoded(jnp.zeros((1, 3, 32)), jnp.ones((1, 3), jnp.int32))),
+            "memory was given to a config without cross",
+        ),
+        (dict(cache=init_cache(tiny("gpt2"), 1, 4)), "the cache must have room for the tokens: 8 for 4 slots"),
     ],
 )
-def test_impossible_configs_are_refused(fields, message):
+def test_what_the_config_would_not_read_is_refused(given, message):
+    model = Transformer(tiny("gpt2"))
     with pytest.raises(ValueError, match=message):
-        TransformerConfig(**fields)
+        jax.eval_shape(lambda key: model.init(key, jnp.arange(8)[None], **given), jax.random.key(0))
+
+
+def test_a_prefix_is_refused_where_all_is_seen():
+    model = Transformer(tiny("gpt2", causal=False))
+    with pytest.raises(ValueError, match="prefix was given to a config with causal=False"):
+        jax.eval_shape(lambda key: model.init(key, jnp.arange(8)[None], prefix=jnp.ones((1, 8), bool)), jax.random.key(0))

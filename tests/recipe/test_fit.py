@@ -17,7 +17,7 @@ from jaxllm.checkpoint import CheckpointConfig, SaveError, Store
 from jaxllm.hardware import ProfileConfig
 from jaxllm.recipe import find_recipe, fit, load
 from jaxllm.recipe.run_folder import choose_folder
-from jaxllm.training import EvaluateConfig, LogConfig, NonFiniteLoss, OptimizerConfig, ScheduleConfig, read_metrics
+from jaxllm.training import CausalLM, EvaluateConfig, LogConfig, NonFiniteLoss, OptimizerConfig, ScheduleConfig, read_metrics
 from tests.recipe import tiny
 
 assemble_module = sys.modules["jaxllm.recipe.assemble"]
@@ -112,10 +112,10 @@ def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
 
 def break_batches(monkeypatch, first: int, last: int):
     """Makes the loss of these steps NaN, by a mark of 1000 on the tokens of their batches."""
-    make_loss, place, steps = assemble_module.make_loss, assemble_module.Job._place, itertools.count(1)
+    make_loss, place, steps = CausalLM.make_loss, assemble_module.Job._place, itertools.count(1)
 
-    def make_broken_loss(model, config):
-        loss = make_loss(model, config)
+    def make_broken_loss(objective, model, config):
+        loss = make_loss(objective, model, config)
 
         def broken(params, batch, key):
             marked = batch["tokens"][0, 0] >= 1000
@@ -129,7 +129,7 @@ def break_batches(monkeypatch, first: int, last: int):
         mark = 1000 if is_training and first <= next(steps) <= last else 0
         return place(job, {**batch, "tokens": batch["tokens"] + np.int32(mark)})
 
-    monkeypatch.setattr(assemble_module, "make_loss", make_broken_loss)
+    monkeypatch.setattr(CausalLM, "make_loss", make_broken_loss)
     monkeypatch.setattr(assemble_module.Job, "_place", marking_place)
 
 

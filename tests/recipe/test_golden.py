@@ -4,7 +4,6 @@ When a change is meant to move them, write them anew with `python -m tests.recip
 say in the commit why it moved.
 """
 
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from jaxllm.models import Transformer, abstract_params
+from jaxllm.models import abstract_params, make_model
 from jaxllm.recipe import find_recipe, fit
+from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.sharding import spec
 from jaxllm.training import read_metrics
 from tests.recipe import tiny
@@ -32,7 +32,7 @@ def loss_curve() -> list[float]:
 def shardings(name: str) -> str:
     """Each parameter on a mesh of data 2, fsdp 2, tensor 2: its shape, and what splits each dimension at rest."""
     recipe = find_recipe(f"configs/{name}.py")
-    model = Transformer(dataclasses.replace(recipe.model, vocab_size=recipe.model.vocab_size or 65))
+    model = make_model(resolved(recipe, FromData(65), 1).model)
     params, axes = abstract_params(model)
     mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
     names = {jax.tree_util.keystr(path): leaf.names for path, leaf in _leaves(axes)}

@@ -4,14 +4,20 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from jaxllm.cli.overrides import override
 from jaxllm.recipe import find_recipe, load_json, save_json
 from jaxllm.recipe.assemble import assemble
+from jaxllm.recipe.resolve import FromData
+from jaxllm.recipe.sample import make_sample
 from jaxllm.recipe.serialize import check_types, differences
 from jaxllm.training import init_state
+from jaxllm.training.objectives import CausalLM, ImageClassification, MaskedLM
 from tests.recipe import tiny
+from tests.recipe.shrink import shrunk
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
 
@@ -33,33 +39,22 @@ def test_every_recipe_says_what_it_is(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_recipe_steps_at_tiny_size(path):
-    """Its own architecture, optimizer and loss, with narrow layers and the text that ships with the package."""
-    recipe = find_recipe(str(path))
-    heads = dict(num_heads=4, num_kv_heads=2 if recipe.model.num_kv_heads else None)
-    model = dataclasses.replace(
-        recipe.model, vocab_size=None, num_layers=2, embed_dim=16, ffw_dim=24, context_len=32, layer_loop="scan", **heads
-    )
-    kind = "bytes" if recipe.data.tokenizer.kind == "pretrained" else recipe.data.tokenizer.kind
-    tokenizer = dataclasses.replace(recipe.data.tokenizer, kind=kind, path=None)
-    data = dataclasses.replace(
-        recipe.data, dataset="tiny_shakespeare", seq_len=32, tokenizer=tokenizer, num_workers=0,
-        train_split="train", validation_split="validation",
-    )  # fmt: skip
-    chunk = dataclasses.replace(recipe.loss, chunk=recipe.loss.chunk and 8)
-    small = dataclasses.replace(
-        recipe,
-        model=model,
-        data=data,
-        loss=chunk,
-        batch_size=8 * recipe.accumulate,
-        mesh=dataclasses.replace(recipe.mesh, data=2),
-    )
-    job = assemble(small)
+def test_every_recipe_steps_at_tiny_size(path, tmp_path):
+    """Its own architecture, objective, optimizer and loss, with narrow layers and a little text or a few images."""
+    job = assemble(shrunk(find_recipe(str(path)), tmp_path))
     state = init_state(job.model, job.optimizer[0], job.mesh, job.key, job.abstract)
     state, metrics = job.compile_step()(state, next(job.batches(0)))
-    assert abs(float(metrics["loss"]) - np.log(job.model.config.vocabulary)) < 0.5
+    assert abs(float(metrics["loss"]) - np.log(FromData.of(job.recipe.model).size)) < 1.0
     assert int(state.step) == 1
+    results = job.evaluate_params(state.params, "test")
+    reports = job.recipe.objective.reports
+    assert results[reports.unit] > 0 and ("perplexity" in results, "accuracy" in results) == (
+        reports.perplexity,
+        reports.accuracy,
+    )
+    if not isinstance(job.recipe.objective, CausalLM):  # whose sample the tests of `fit` see
+        sample = make_sample(job, jax.device_put(state.params, jax.devices()[0]))
+        assert (sample is None) == isinstance(job.recipe.objective, ImageClassification)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +75,39 @@ def test_json_that_does_not_fit_is_refused_by_name(tree, message, tmp_path):
     path.write_text(json.dumps(whole))
     with pytest.raises(ValueError, match=message):
         load_json(path)
+
+
+def test_one_of_several_kinds_is_named_in_json(tmp_path):
+    """The first of them is not: recipes of before there were others mean it."""
+    encoder = dataclasses.replace(tiny.config().model, causal=False)
+    masked = tiny.config(model=encoder, objective=MaskedLM(fraction=0.3))
+    save_json(masked, tmp_path / "recipe.json")
+    tree = json.loads((tmp_path / "recipe.json").read_text())
+    assert tree["objective"] == {"type": "MaskedLM"} | dataclasses.asdict(masked.objective) and "type" not in tree["model"]
+    assert load_json(tmp_path / "recipe.json") == masked
+    assert differences(masked, tiny.config())["objective.type"] == ("MaskedLM", "CausalLM")
+    del tree["objective"]["type"]
+    (tmp_path / "recipe.json").write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match="unknown field objective.fraction"):
+        load_json(tmp_path / "recipe.json")
+    tree["objective"] = {"type": "Masked"}
+    (tmp_path / "recipe.json").write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match="objective.type must be one of CausalLM, MaskedLM, .*: got 'Masked'"):
+        load_json(tmp_path / "recipe.json")
+    del tree["objective"]
+    tree["model"]["causal"] = True
+    (tmp_path / "recipe.json").write_text(json.dumps(tree))
+    assert load_json(tmp_path / "recipe.json").objective == CausalLM()
+
+
+def test_the_command_line_reaches_the_kind_that_the_recipe_has():
+    recipe = find_recipe("configs/vit_cifar10.py")
+    changed = override(recipe, ["--objective.crop-padding", "2", "--model.encoder.num-layers", "3", "--data.image-size", "32"])
+    assert changed.objective == dataclasses.replace(recipe.objective, crop_padding=2)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="unknown field --objective.fraction"):
+        override(recipe, ["--objective.fraction", "0.2"])
+    with pytest.raises(ValueError, match="model.image_size=32, model.channels=3 and data.image_size=64"):
+        override(recipe, ["--data.image-size", "64"])
 
 
 def test_python_recipes_are_type_checked():

@@ -1,0 +1,50 @@
+"""A small BERT: masked language modeling on whole words, on books, Wikipedia and web text.
+
+Reproduces  nothing exact: BERT (arXiv:1810.04805) at the size "mini" of arXiv:1908.08962, without next-sentence prediction
+Data        Gutenberg books, a little Wikipedia and C4, and WikiText-2 `valid` to train on; WikiText-2 `test` to report:
+              jaxllm data build bert_text gutenberg/ wiki_c4_demo/ wikitext2/valid.txt --encoding utf-8,latin-1 \
+                --test wikitext2/test.txt --validation-fraction 0.02 --split-by characters
+Command     jaxllm train configs/bert_mini.py
+Hardware    two CPU cores
+Result      not run yet
+"""
+
+from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.data import DataConfig, TokenizerConfig
+from jaxllm.models import HeadConfig, TransformerConfig
+from jaxllm.recipe import Recipe
+from jaxllm.training import EvaluateConfig, OptimizerConfig, ScheduleConfig
+from jaxllm.training.objectives import MaskedLM
+
+
+def config() -> Recipe:
+    return Recipe(
+        name="bert_mini",
+        steps=4000,
+        batch_size=32,
+        model=TransformerConfig(
+            causal=False,
+            num_layers=4,
+            num_heads=4,
+            embed_dim=256,
+            context_len=128,
+            activation="gelu",
+            norm_placement="post",
+            embed_norm=True,
+            norm_epsilon=1e-12,
+            head=HeadConfig(bias=True, transform=True),
+            dropout=0.1,
+        ),
+        data=DataConfig(
+            dataset="bert_text",
+            seq_len=128,
+            tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=8192),
+            cross_document_attention=True,
+        ),
+        objective=MaskedLM(whole_words=True),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, b2=0.98, schedule=ScheduleConfig(kind="linear", warmup_steps=400, final_fraction=0.0)
+        ),
+        evaluate=EvaluateConfig(every=500),
+        checkpoint=CheckpointConfig(every=500),
+    )

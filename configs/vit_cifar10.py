@@ -1,0 +1,49 @@
+r"""A small Vision Transformer with 4-pixel patches on a fifth of CIFAR-10.
+
+Reproduces  nothing exact: 10,000 of the 50,000 training images; on all of them, ViTs of this size reach about 90 %
+Data        class folders of images, train and test (Krizhevsky 2009):
+              jaxllm data build cifar10 train.tar.gz --images --test test.tar.gz --validation-fraction 0.05
+Command     jaxllm train configs/vit_cifar10.py
+Hardware    two CPU cores
+Result      not run yet
+"""
+
+from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.data import ImageDataConfig
+from jaxllm.models import TransformerConfig, VisionConfig
+from jaxllm.recipe import Recipe
+from jaxllm.training import EvaluateConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from jaxllm.training.objectives import ImageClassification
+
+
+def config() -> Recipe:
+    return Recipe(
+        name="vit_cifar10",
+        steps=4000,
+        batch_size=64,
+        model=VisionConfig(
+            image_size=32,
+            patch_size=4,
+            encoder=TransformerConfig(
+                causal=False,
+                position="none",
+                num_layers=6,
+                num_heads=4,
+                embed_dim=192,
+                ffw_dim=384,
+                context_len=65,
+                activation="gelu",
+                dropout=0.1,
+            ),
+        ),
+        data=ImageDataConfig(dataset="cifar10", image_size=32),
+        objective=ImageClassification(
+            crop_padding=4, cutmix=1.0, mixup=0.2, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)
+        ),
+        loss=LossConfig(label_smoothing=0.1),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, b2=0.999, weight_decay=0.05, schedule=ScheduleConfig(kind="cosine", warmup_steps=400)
+        ),
+        evaluate=EvaluateConfig(every=500, batch_size=100),
+        checkpoint=CheckpointConfig(every=500),
+    )

@@ -1,0 +1,162 @@
+"""Our parameters as a published folder: config.json, safetensors and the tokenizer's files; no torch needed."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from jaxllm.interchange.config_reader import ConfigReader
+from jaxllm.interchange.family import Family
+from jaxllm.interchange.generation import GenerationDefaults, generation_fields
+from jaxllm.interchange.keymap import BoundTensor, Index, bind_all
+from jaxllm.interchange.open import read_config
+from jaxllm.interchange.safetensors_folder import Outgoing, write_tensors
+from jaxllm.models import VisionConfig
+
+SHARD_BYTES = 5 * 10**9
+_NOT_COMPUTED = ("dropout", "init_std", "param_dtype", "compute_dtype", "layer_loop", "norm_barrier", "remat", "label_names")
+"""Fields of ours that do not change what a trained model computes."""
+
+
+def write_folder(
+    dst: str | Path,
+    family: Family,
+    config: Any,
+    params: Any,
+    tokenizer: Any = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+    generation: GenerationDefaults | None = None,
+) -> Path:
+    """Writes a folder that Hugging Face transformers loads, and so does `open_published`.
+
+        write_folder("exported", find_family("LlamaForCausalLM"), model.config, params, tokenizer)
+
+    The folder appears when everything is in it. The host holds one published tensor at a time.
+
+    Args:
+      tokenizer: its `save(folder)` writes its files, and its special tokens go into config.json.
+      dtype: the type to store. By default that of each parameter.
+      generation: tokens for generation_config.json.
+
+    Raises:
+      FileExistsError: `dst` is there already.
+      ValueError: the family cannot say what the config says.
+    """
+    dst = Path(dst)
+    if dst.exists():
+        raise FileExistsError(f"{dst} is there already: name a folder that is not there yet, or remove it first")
+    fields = published_config(family, config)
+    outgoing = published_tensors(family, config, params, dtype)
+    special = {name: getattr(tokenizer, name.replace("_token", ""), None) for name in _SPECIAL}
+    written = max((tensor.dtype for tensor in outgoing), key=lambda kind: kind.itemsize)
+    unfinished = dst.with_name(f".{dst.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        content = {**special, **fields, "dtype": str(written)}
+        (unfinished / "config.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        if tokenizer is not None:
+            tokenizer.save(unfinished)
+        if generation is not None and any(generation):
+            (unfinished / "generation_config.json").write_text(
+                json.dumps(generation_fields(generation), indent=2) + "\n", "utf-8"
+            )
+        write_tensors(unfinished, outgoing, max_shard_bytes)
+        unfinished.rename(dst)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return dst
+
+
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def published_tensors(family: Family, config: Any, params: Any, dtype: str | None = None) -> list[Outgoing]:
+    """Every published tensor that these parameters are; each is made when asked for. Serves for gradients as well."""
+    leaves = {"/".join(str(key.key) for key in keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    bound = bind_all(family.tensors(config), {path: tuple(leaf.shape) for path, leaf in leaves.items()})
+    return [_outgoing(tensor, index, leaves, dtype) for tensor in bound for index in tensor.indices()]
+
+
+def published_config(family: Family, config: Any) -> dict[str, Any]:
+    """The fields of config.json for one of our configs, checked by reading them back.
+
+    Raises:
+      ValueError: the family cannot say all that the config says.
+    """
+    fields = family.write_config(config)
+    back = _computed(read_config(family, ConfigReader(fields, "the config to be written")))
+    lost = {name: value for name, value in _computed(config).items() if back.get(name) != value}
+    if lost:
+        listed = ", ".join(f"{name}={value!r}" for name, value in lost.items())
+        raise ValueError(
+            f"a {family.architectures[0]} must be able to say what the config says: it cannot say {listed}; export as another "
+            "architecture"
+        )
+    return fields
+
+
+def _computed(config: Any, *, of_images: bool = False) -> dict[str, Any]:
+    """The fields that change the numbers, with defaults written out and those left away that say nothing here."""
+    fields = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in _NOT_COMPUTED
+    }
+    defaults = {
+        "num_kv_heads": "kv_heads",
+        "head_dim": "head_width",
+        "ffw_dim": "ffw_width",
+        "rotary_dim": "rotary_width",
+        "qkv_bias": "bias",
+        "attention_output_bias": "bias",
+        "local_rope_theta": "rope_theta",
+        "final_norm": "has_final_norm",
+    }
+    for name, meant in defaults.items():
+        if name in fields and fields[name] is None:
+            fields[name] = getattr(config, meant)
+    unused = ["vocab_size", "context_len", "tie_embeddings", "head"] if of_images else []
+    if fields.get("norm") == "rms_norm":
+        unused.append("norm_bias")
+    if fields.get("position") != "rotary":
+        unused += ["rope_theta", "local_rope_theta", "rope_scaling", "rotary_dim"]
+    if fields.get("position") != "relative":
+        unused += ["relative_buckets", "relative_max_distance"]
+    if fields.get("position") != "sinusoidal":
+        unused.append("sinusoids")
+    return {
+        name: _computed(value, of_images=isinstance(config, VisionConfig)) if dataclasses.is_dataclass(value) else value
+        for name, value in fields.items()
+        if name not in unused
+    }
+
+
+def _outgoing(tensor: BoundTensor, index: Index, leaves: dict[str, Any], dtype: str | None) -> Outgoing:
+    parts = [leaves[path] for path in tensor.tensor.paths]
+    kind = jnp.dtype(dtype or parts[0].dtype)
+
+    def make() -> Shaped[np.ndarray, "..."]:
+        return tensor.to_published([_at(part, index) for part in parts]).astype(kind, copy=False)
+
+    return Outgoing(tensor.name(index), tensor.shape, kind, make)
+
+
+def _at(array: Any, index: Sequence[int]) -> Shaped[np.ndarray, "..."]:
+    """One place along the leading axes, on the host; only that is copied there."""
+    if not index or isinstance(array, np.ndarray):
+        return np.asarray(array)[tuple(index)]
+    return np.asarray(_take(array, np.asarray(index, np.int32)))
+
+
+@jax.jit
+def _take(array: jax.Array, index: Int[jax.Array, " axes"]) -> jax.Array:
+    """One program for all layers."""
+    return array[tuple(index)]

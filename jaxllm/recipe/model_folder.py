@@ -1,0 +1,98 @@
+"""A model without a run: a folder with its config, its parameters as a checkpoint, and its tokenizer."""
+
+import dataclasses
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxllm.checkpoint import Store
+from jaxllm.data import load_tokenizer
+from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, abstract_params, make_model
+from jaxllm.recipe.device_config import device_config, with_dtype
+from jaxllm.recipe.loaded import Loaded
+from jaxllm.recipe.serialize import from_tree, to_tree
+from jaxllm.sharding import shardings_for
+
+MODEL_FILE = "model.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """What model.json holds."""
+
+    config: ModelConfig
+    """The model's config."""
+    architecture: str | None = None
+    """The published class it came from, if it did."""
+    eos_ids: tuple[int, ...] = ()
+    """Tokens that end a text."""
+    suppress: tuple[int, ...] = ()
+    """Tokens that are never to be written."""
+
+
+def is_model_folder(path: str | Path) -> bool:
+    return (Path(path) / MODEL_FILE).is_file()
+
+
+def write_model_folder(folder: Path, loaded: Loaded) -> None:
+    """Writes a model so that `load` finds it again.
+
+    Raises:
+      FileExistsError: there is something at `folder` already.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} must be a new folder: there is something already; name another, or move it away")
+    unfinished = folder.with_name(folder.name + ".new")
+    unfinished.mkdir(parents=True)
+    described = ModelFile(
+        config=_portable(loaded.config), architecture=loaded.architecture, eos_ids=loaded.eos_ids, suppress=loaded.suppress
+    )
+    text = json.dumps(to_tree(described, ModelFile), indent=2, ensure_ascii=False)
+    (unfinished / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save(unfinished / "tokenizer")
+    with closing(Store(unfinished / "checkpoints")) as store:
+        store.save(loaded.step or 0, {"params": loaded.params}, {})
+    unfinished.rename(folder)
+
+
+def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
+    """The model that `write_model_folder` wrote."""
+    path = folder / MODEL_FILE
+    try:
+        described = from_tree(ModelFile, json.loads(path.read_text("utf-8")), "", str(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must hold a model's config as JSON: {error}") from None
+    model = make_model(device_config(with_dtype(described.config, dtype), mesh))
+    abstract, axes = abstract_params(model)
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings_for(abstract, axes, mesh),
+    )
+    with closing(Store(folder / "checkpoints")) as store:
+        params: Any = store.restore_params(placed).state
+    return Loaded(
+        model=model,
+        params=params,
+        tokenizer=load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None,
+        source=folder,
+        eos_ids=described.eos_ids,
+        suppress=described.suppress,
+        architecture=described.architecture,
+    )
+
+
+def _portable(config: ModelConfig) -> ModelConfig:
+    """The config without what was decided for a device."""
+    undecided: Any = {"layer_loop": None, "norm_barrier": None}
+    if isinstance(config, TransformerConfig):
+        return dataclasses.replace(config, **undecided)
+    stacks: Any = {"encoder": dataclasses.replace(config.encoder, **undecided)}
+    if isinstance(config, EncoderDecoderConfig):
+        stacks["decoder"] = dataclasses.replace(config.decoder, **undecided)
+    return dataclasses.replace(config, **stacks)

@@ -1,0 +1,70 @@
+"""What a recipe leaves to its data and to its own length."""
+
+import dataclasses
+from typing import NamedTuple
+
+from jaxllm.models import EncoderDecoderConfig, ModelConfig, VisionConfig
+from jaxllm.recipe.recipe import Recipe
+
+
+class FromData(NamedTuple):
+    """What a model is told by its data, where its config does not say."""
+
+    size: int
+    """Entries of the vocabulary, or labels."""
+    start_id: int | None = None
+    """Token that a decoder begins with."""
+    label_names: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> "FromData":
+        """The same from a model that has been told."""
+        if isinstance(model, VisionConfig):
+            assert model.num_labels is not None
+            return cls(model.num_labels, label_names=model.label_names)
+        return cls(model.vocabulary, model.start_id if isinstance(model, EncoderDecoderConfig) else None)
+
+
+def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
+    """The recipe with what it leaves to the data and to its own length filled in.
+
+    The end of the learning rate's decay is fixed when a run starts: a run that goes on for longer keeps its schedule.
+    """
+    schedule = recipe.optimizer.schedule
+    if schedule.decay_steps is None:
+        schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
+    optimizer = dataclasses.replace(recipe.optimizer, schedule=schedule)
+    return dataclasses.replace(recipe, model=_told(recipe.model, known), optimizer=optimizer)
+
+
+def _told(model: ModelConfig, known: FromData) -> ModelConfig:
+    if isinstance(model, EncoderDecoderConfig):
+        stacks = {side: dataclasses.replace(stack, vocab_size=stack.vocab_size or known.size) for side, stack in _stacks(model)}
+        return dataclasses.replace(model, start_id=known.start_id if model.start_id is None else model.start_id, **stacks)
+    if isinstance(model, VisionConfig):
+        names = model.label_names or known.label_names
+        return dataclasses.replace(model, num_labels=model.num_labels or known.size, label_names=names)
+    return dataclasses.replace(model, vocab_size=model.vocab_size or known.size)
+
+
+def _stacks(model: EncoderDecoderConfig):
+    return (("encoder", model.encoder), ("decoder", model.decoder))
+
+
+def check_size(model: ModelConfig, needed: int) -> None:
+    """Refuse a vocabulary smaller than the tokenizer's, or other labels than the data's."""
+    if isinstance(model, VisionConfig):
+        if model.num_labels not in (None, needed):
+            raise ValueError(
+                f"model.num_labels must be the number of the data's classes: got {model.num_labels}, the data has {needed}; "
+                "leave model.num_labels out to take it from the data"
+            )
+        return
+    stacks = [(f"model.{side}", stack) for side, stack in _stacks(model)] if isinstance(model, EncoderDecoderConfig) else []
+    for name, stack in stacks or [("model", model)]:
+        given = stack.vocab_size  # type: ignore[union-attr]
+        if given is not None and given < needed:
+            raise ValueError(
+                f"{name}.vocab_size must be at least the tokenizer's: got {given}, the tokenizer has {needed} entries; "
+                f"leave {name}.vocab_size out to take it from the tokenizer"
+            )
