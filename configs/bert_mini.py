@@ -20,7 +20,7 @@ from jaxllm.training.objectives import MaskedLM
 def config() -> Recipe:
     return Recipe(
         name="bert_mini",
-        steps=4000,
+        steps=1800,
         batch_size=32,
         model=TransformerConfig(
             causal=False,
@@ -33,7 +33,6 @@ def config() -> Recipe:
             embed_norm=True,
             norm_epsilon=1e-12,
             head=HeadConfig(bias=True, transform=True),
-            dropout=0.1,
         ),
         data=DataConfig(
             dataset="bert_text",
@@ -43,8 +42,8 @@ def config() -> Recipe:
         ),
         objective=MaskedLM(whole_words=True),
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, b2=0.98, schedule=ScheduleConfig(kind="linear", warmup_steps=400, final_fraction=0.0)
+            learning_rate=1e-3, b2=0.98, schedule=ScheduleConfig(kind="linear", warmup_steps=200, final_fraction=0.0)
         ),
-        evaluate=EvaluateConfig(every=500),
-        checkpoint=CheckpointConfig(every=500),
+        evaluate=EvaluateConfig(every=300),
+        checkpoint=CheckpointConfig(every=300),
     )

@@ -26,11 +26,10 @@ def config() -> Recipe:
         position="relative",
         activation="geglu_tanh",
         bias=False,
-        dropout=0.1,
     )
     return Recipe(
         name="t5_mini_span_corruption",
-        steps=4000,
+        steps=1500,
         batch_size=32,
         model=EncoderDecoderConfig(
             encoder=TransformerConfig(causal=False, head=HeadConfig(kind="none"), **stack),  # type: ignore[arg-type]
@@ -38,7 +37,7 @@ def config() -> Recipe:
         ),
         data=DataConfig(dataset="bert_text", seq_len=128, tokenizer=TokenizerConfig(kind="bpe", vocab_size=8192)),
         objective=SpanCorruption(),
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule=ScheduleConfig(kind="cosine", warmup_steps=400)),
-        evaluate=EvaluateConfig(every=500),
-        checkpoint=CheckpointConfig(every=500),
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule=ScheduleConfig(kind="cosine", warmup_steps=150)),
+        evaluate=EvaluateConfig(every=250),
+        checkpoint=CheckpointConfig(every=250),
     )

@@ -21,13 +21,13 @@ def config() -> Recipe:
     stack = dict(
         num_layers=3,
         num_heads=4,
-        embed_dim=256,
-        ffw_dim=1024,
+        embed_dim=192,
+        ffw_dim=512,
         context_len=128,
         position="sinusoidal",
         norm_placement="post",
         activation="relu",
-        embed_scale=16.0,
+        embed_scale=192**0.5,
         init_std=0.04,
         dropout=0.2,
     )
@@ -54,6 +54,6 @@ def config() -> Recipe:
             weight_decay=0.0,
             schedule=ScheduleConfig(kind="cosine", warmup_steps=400, final_fraction=0.05),
         ),
-        evaluate=EvaluateConfig(every=250),
-        checkpoint=CheckpointConfig(every=250),
+        evaluate=EvaluateConfig(every=500),
+        checkpoint=CheckpointConfig(every=500),
     )

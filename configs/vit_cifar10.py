@@ -19,7 +19,7 @@ from jaxllm.training.objectives import ImageClassification
 def config() -> Recipe:
     return Recipe(
         name="vit_cifar10",
-        steps=4000,
+        steps=6500,
         batch_size=64,
         model=VisionConfig(
             image_size=32,
@@ -29,17 +29,14 @@ def config() -> Recipe:
                 position="none",
                 num_layers=6,
                 num_heads=4,
-                embed_dim=192,
-                ffw_dim=384,
+                embed_dim=128,
+                ffw_dim=256,
                 context_len=65,
                 activation="gelu",
-                dropout=0.1,
             ),
         ),
         data=ImageDataConfig(dataset="cifar10", image_size=32),
-        objective=ImageClassification(
-            crop_padding=4, cutmix=1.0, mixup=0.2, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)
-        ),
+        objective=ImageClassification(crop_padding=4, mixup=0.2, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
         loss=LossConfig(label_smoothing=0.1),
         optimizer=OptimizerConfig(
             learning_rate=1e-3, b2=0.999, weight_decay=0.05, schedule=ScheduleConfig(kind="cosine", warmup_steps=400)

@@ -69,14 +69,17 @@ def from_tree(kind: type[T], tree: Any, where: str, source: str) -> T:
 def _value(hint: Any, value: Any, where: str, source: str) -> Any:
     if (choices := _choices(hint)) and (value is not None or not fits(None, hint)):
         return from_tree(_choice(choices, value, where, source), _untyped(value), f"{where}.", source)
-    if get_origin(hint) is tuple and isinstance(value, list):
-        value = tuple(value)
-    if get_origin(hint) in (Union, types.UnionType) and isinstance(value, list):
-        value = tuple(value)
+    if isinstance(value, list):
+        value = _as_tuple(value)
     if not fits(value, hint):
         raise ValueError(f"{source}: {where} must be {describe(hint)}: got {value!r}")
     wants_float = hint is float or float in get_args(hint)
     return float(value) if wants_float and isinstance(value, int) else value
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON's lists as the tuples that configs have, inner ones too."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _choice(choices: list[type], tree: Any, where: str, source: str) -> type:

@@ -57,7 +57,7 @@ def fails(tmp_path, capsys):
         (["train", SHAKESPEARE, "--model.vocab-size", "64"], "model.vocab_size must be at least the tokenizer's: got 64"),
         (["train", "jaxllm"], "jaxllm is not a run folder: it has no recipe.json"),
         (["train", "README.md"], "a recipe is a .py file, a .json file or a run folder: got README.md"),
-        (["generate", "no_run", "--prompt", "x"], "no_run is not a run folder"),
+        (["generate", "no_run", "--prompt", "x"], "there is no folder no_run"),
         (["evaluate", "no_run"], "no_run is not a run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -1,7 +1,7 @@
 """`jaxllm generate`: with a model that was never trained, and once from the folder of a run."""
 
 import dataclasses
-import types
+from pathlib import Path
 
 import jax
 import pytest
@@ -13,6 +13,7 @@ from jaxllm.cli.generate import SAMPLING, _parser
 from jaxllm.data.tokenizer import CharacterTokenizer
 from jaxllm.inference import SamplingConfig, generate
 from jaxllm.models import Transformer, TransformerConfig, init_params
+from jaxllm.recipe import Loaded
 from tests.recipe import tiny
 
 TOKENIZER = CharacterTokenizer("abcdefgh")
@@ -23,7 +24,7 @@ def trained():
     config = TransformerConfig(vocab_size=8, context_len=16, num_layers=1, embed_dim=16, num_heads=2)
     model = Transformer(config)
     params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(0))
-    return types.SimpleNamespace(model=model, params=params, tokenizer=TOKENIZER)
+    return Loaded(model=model, params=params, tokenizer=TOKENIZER, source=Path("runs/demo"))
 
 
 @pytest.fixture
@@ -58,12 +59,14 @@ def test_each_option_reaches_the_sampling(asked, capsys, monkeypatch):
     monkeypatch.setattr("jaxllm.inference.generate", record)
     words = (
         "generate run --prompt a --max-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 "
-        "--repetition-penalty 1.2 --seed 7 --stop x --stop yz --num-samples 2 --checkpoint 40"
+        "--repetition-penalty 1.2 --seed 7 --stop x --stop yz --num-samples 2 --checkpoint 40 "
+        "--suppress 3 --suppress 5 --num-beams 4 --length-penalty 0.5 --early-stopping"
     )
     assert run(words.split()) == 0
     expected = SamplingConfig(
-        max_tokens=9, temperature=0.5, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.2, seed=7, stop=("x", "yz")
-    )
+        max_tokens=9, temperature=0.5, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.2, seed=7, stop=("x", "yz"),
+        suppress=(3, 5), num_beams=4, length_penalty=0.5, early_stopping=True,
+    )  # fmt: skip
     assert seen == [(expected, 2)] and asked == [("run", 40)]
     assert {field.name for field in dataclasses.fields(SamplingConfig)} == set(SAMPLING)
     assert capsys.readouterr().out.count("a") == 2

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.models import ExpertsConfig, make_model, router_losses
 from tests.models.options import tiny
-from tests.models.programs import T, compiled, packed_rows, parameters, program, spread
+from tests.models.programs import T, packed_rows, parameters, program, spread
 from tests.models.reference import softmax
 
 
@@ -31,12 +32,9 @@ def test_sorted_equals_dense():
 
 def test_router_logits_are_handed_out():
     config = tiny("experts")
-    call = compiled(lambda params, batch: make_model(config).apply({"params": params}, **batch).router_logits)
-    got = call(parameters(config), packed_rows())
+    model, params = make_model(config), parameters(config)
+    got = jax.eval_shape(lambda batch: model.apply({"params": params}, **batch).router_logits, packed_rows())
     assert got.shape == (2, 4, T, 6) and got.dtype == jnp.float32
-    assert (
-        make_model(tiny("gpt2")).apply({"params": parameters(tiny("gpt2"))}, jnp.zeros((1, 2), jnp.int32)).router_logits is None
-    )
 
 
 def test_router_losses():

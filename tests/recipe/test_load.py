@@ -13,7 +13,7 @@ from jaxllm.cli import run
 from jaxllm.data.config import TokenizerConfig
 from jaxllm.data.tokenizer import CharacterTokenizer, train_tokenizer
 from jaxllm.interchange import find_family, write_folder
-from jaxllm.models import HeadConfig, TransformerConfig, VisionConfig, init_params, make_model
+from jaxllm.models import HeadConfig, TransformerConfig, VisionConfig, init_params, make_model, prune_heads
 from jaxllm.recipe import fit
 from jaxllm.sharding import MeshConfig
 from tests.recipe.tiny import config
@@ -212,3 +212,17 @@ def test_our_layout_keeps_nothing_of_the_device(tmp_path):
     saved = json.loads((tmp_path / "ours" / "model.json").read_text())
     assert saved["config"]["layer_loop"] is None and saved["config"]["norm_barrier"] is None
     assert dataclasses.replace(jaxllm.load(tmp_path / "ours").config) == m.config
+
+
+def test_a_pruned_model_goes_to_disk_and_back(tmp_path):
+    """Layers differ in their heads, so each is a tree of its own."""
+    from jaxllm.recipe.loaded import Loaded
+    from jaxllm.recipe.model_folder import write_model_folder
+
+    whole = make_model(TransformerConfig(vocab_size=20, num_layers=2, embed_dim=16, num_heads=4, context_len=16))
+    config, params = prune_heads(whole.config, init_params(whole, jax.random.key(0)), {0: [1, 3], 1: [0]})
+    m = Loaded(model=make_model(config), params=params, tokenizer=None, source=tmp_path)
+    write_model_folder(tmp_path / "pruned", m)
+    back = jaxllm.load(tmp_path / "pruned")
+    assert back.config.pruned_heads == ((0, 1), (0, 3), (1, 0))
+    np.testing.assert_allclose(back(TOKENS).logits, m(TOKENS).logits, atol=1e-6)
