@@ -23,7 +23,9 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"generate needs a model of text: {loaded.source} has one of images")
     if loaded.tokenizer is None:
         raise ValueError(f"a prompt needs a tokenizer: {loaded.source} has none; put its tokenizer files there")
-    sampling = SamplingConfig(**_as_tuples({"suppress": loaded.suppress, **given}))
+    loaded.check_prompts()
+    given["suppress"] = [*loaded.suppress, *given.get("suppress", ())]
+    sampling = SamplingConfig(**_as_tuples(given))
     prompt = loaded.chat_ids(options.prompt) if options.chat else options.prompt
 
     # The first sample appears as it is written, the others when all are done. The prompt waits until it is accepted.

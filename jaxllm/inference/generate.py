@@ -14,7 +14,7 @@ from jaxllm.inference.beam import beam_search
 from jaxllm.inference.decode import MOST_STEPS, DecodeState, bucket, decode, pad_prompts, prefill, row_keys
 from jaxllm.inference.sampling import SamplingConfig, make_drawing
 from jaxllm.inference.stream import TextStream
-from jaxllm.inference.writer import DecodeParams, Writer, decode_params, encode
+from jaxllm.inference.writer import DecodeParams, Writer, check_writer, decode_params, encode
 from jaxllm.models import Encoded, EncoderDecoder
 
 SECONDS_BETWEEN_LOOKS = 0.05
@@ -52,6 +52,7 @@ def generate(
         raise ValueError(f"num_samples must be at least 1: got {num_samples}")
     if num_samples > 1 and sampling.num_beams is not None:
         raise ValueError(f"num_samples must be 1 with num_beams, which finds one text: got {num_samples}")
+    check_writer(model)
     if not prompts:
         return []
     if eos_ids is None:

@@ -28,6 +28,16 @@ def writer_config(model: Writer) -> TransformerConfig:
     return model.config.decoder if isinstance(model, EncoderDecoder) else model.config
 
 
+def check_writer(model: Writer) -> None:
+    """Refuse a model that reads only."""
+    config = writer_config(model)
+    if not config.causal or config.head.kind != "vocabulary":
+        raise ValueError(
+            "generate needs a model that writes, with causal=True and a vocabulary as its head: got "
+            f"causal={config.causal} and head.kind={config.head.kind!r}; an encoder is called, or asked to embed"
+        )
+
+
 def write_tokens(
     model: Writer, params: Any, tokens: Int[Array, "B T"], cache: Cache, memory: Encoded | None = None, **arguments: Any
 ) -> Output:

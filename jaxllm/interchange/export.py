@@ -19,6 +19,7 @@ from jaxllm.interchange.generation import GenerationDefaults, generation_fields
 from jaxllm.interchange.keymap import BoundTensor, Index, bind_all
 from jaxllm.interchange.open import read_config
 from jaxllm.interchange.safetensors_folder import Outgoing, write_tensors
+from jaxllm.interchange.sentence import SentenceConfig, write_sentence_config
 from jaxllm.models import VisionConfig
 
 SHARD_BYTES = 5 * 10**9
@@ -35,6 +36,7 @@ def write_folder(
     dtype: str | None = None,
     max_shard_bytes: int = SHARD_BYTES,
     generation: GenerationDefaults | None = None,
+    sentence: SentenceConfig | None = None,
 ) -> Path:
     """Writes a folder that Hugging Face transformers loads, and so does `open_published`.
 
@@ -46,6 +48,7 @@ def write_folder(
       tokenizer: its `save(folder)` writes its files, and its special tokens go into config.json.
       dtype: the type to store. By default that of each parameter.
       generation: tokens for generation_config.json.
+      sentence: how a sentence encoder makes one vector of a text, for the files of sentence-transformers.
 
     Raises:
       FileExistsError: `dst` is there already.
@@ -62,13 +65,18 @@ def write_folder(
     unfinished.mkdir(parents=True)
     try:
         content = {**special, **fields, "dtype": str(written)}
+        if generation is not None and len(generation.eos_ids) == 1:
+            content["eos_token_id"] = generation.eos_ids[0]
         (unfinished / "config.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         if tokenizer is not None:
             tokenizer.save(unfinished)
-        if generation is not None and any(generation):
-            (unfinished / "generation_config.json").write_text(
-                json.dumps(generation_fields(generation), indent=2) + "\n", "utf-8"
-            )
+        if generation is not None and (len(generation.eos_ids) > 1 or generation.suppress):
+            # transformers reads nothing of config.json beside this file.
+            known = {name: content[name] for name in _GENERATION if content.get(name) is not None}
+            text = json.dumps({**known, **generation_fields(generation)}, indent=2) + "\n"
+            (unfinished / "generation_config.json").write_text(text, "utf-8")
+        if sentence is not None:
+            write_sentence_config(unfinished, sentence, config.embed_dim)
         write_tensors(unfinished, outgoing, max_shard_bytes)
         unfinished.rename(dst)
     except BaseException:
@@ -78,6 +86,7 @@ def write_folder(
 
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+_GENERATION = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
 
 def published_tensors(family: Family, config: Any, params: Any, dtype: str | None = None) -> list[Outgoing]:
@@ -93,7 +102,13 @@ def published_config(family: Family, config: Any) -> dict[str, Any]:
     Raises:
       ValueError: the family cannot say all that the config says.
     """
-    fields = family.write_config(config)
+    try:
+        fields = family.write_config(config)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"a {family.architectures[0]} must be able to say what the config says: it is of another kind than "
+            f"{type(config).__name__} ({error}); export as another architecture"
+        ) from error
     back = _computed(read_config(family, ConfigReader(fields, "the config to be written")))
     lost = {name: value for name, value in _computed(config).items() if back.get(name) != value}
     if lost:

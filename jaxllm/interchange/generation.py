@@ -1,6 +1,7 @@
 """What a published folder says of how texts end: generation_config.json, and where it is missing config.json."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ def read_generation(folder: Path) -> GenerationDefaults:
 
 def generation_defaults(fields: Mapping[str, Any]) -> GenerationDefaults:
     """The defaults among the fields of such a file."""
+    for name in ("forced_bos_token_id", "begin_suppress_tokens"):
+        if fields.get(name) is not None:
+            warnings.warn(f"{name}={fields[name]} is not applied: texts may differ from transformers'", stacklevel=3)
     eos = fields.get("eos_token_id")
     ends = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
     single_bad = [words[0] for words in fields.get("bad_words_ids") or () if len(words) == 1]

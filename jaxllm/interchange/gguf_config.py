@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxllm.interchange.config_reader import ConfigReader
 from jaxllm.interchange.gguf_file import GgufFile
+from jaxllm.interchange.sentence import SentenceConfig
 
 
 def read_gguf_config(file: GgufFile) -> dict[str, Any]:
@@ -35,7 +36,22 @@ def read_gguf_config(file: GgufFile) -> dict[str, Any]:
     for role, name in {"bos": "bos", "eos": "eos", "pad": "padding"}.items():
         token_id = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
         fields |= {} if token_id is None else {f"{role}_token_id": token_id}
+    turn = file.metadata.get("tokenizer.ggml.eot_token_id")  # ends a chat's answer
+    if turn is not None and turn != fields.get("eos_token_id"):
+        fields["eos_token_id"] = [*([fields["eos_token_id"]] if "eos_token_id" in fields else []), turn]
     return fields
+
+
+def read_gguf_pooling(file: GgufFile) -> SentenceConfig | None:
+    """How an encoder makes one vector of a text, where the file says so.
+
+    Raises:
+      ValueError: a way that is not known.
+    """
+    kind = file.metadata.get(f"{find_architecture(file)}.pooling_type", 0)
+    if kind not in (0, 1, 2):
+        raise ValueError(f"{file.path} must pool by mean (1) or first token (2): got pooling_type={kind}")
+    return SentenceConfig(pooling="mean" if kind == 1 else "first") if kind else None
 
 
 def find_architecture(file: GgufFile) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+FILES = ("*.json", "model*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja")
 """Config, weights, tokenizer and chat template; never pickles."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -38,7 +38,7 @@ def _snapshot(name: str, path: Path, revision: str | None, cache_dir: Path | Non
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=list(FILES)))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.GatedRepoError) as error:
         raise FileNotFoundError(
             f"there is no folder {name}, and the hub has no model {name} that you may read ({type(error).__name__}): check the "
@@ -51,6 +51,12 @@ def _snapshot(name: str, path: Path, revision: str | None, cache_dir: Path | Non
             f"there is no folder {name}, no model of that name in the hub's cache, and {reason}: download it where there is a "
             f"connection (`hf download {name}`) and copy it here{_nearest(path)}"
         ) from error
+    if not any(folder.glob("model*.safetensors")):
+        raise FileNotFoundError(
+            f"the hub's {name} has no weights as model.safetensors: a pickle such as pytorch_model.bin may run any code and is "
+            "not read; load it once with transformers where you trust it, and save it again with save_pretrained"
+        )
+    return folder
 
 
 def _nearest(path: Path) -> str:

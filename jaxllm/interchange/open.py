@@ -13,12 +13,13 @@ from jaxllm.interchange import families
 from jaxllm.interchange.config_reader import ConfigReader, read_config_file
 from jaxllm.interchange.family import Family
 from jaxllm.interchange.generation import GenerationDefaults, generation_defaults, read_generation
-from jaxllm.interchange.gguf_config import read_gguf_config
+from jaxllm.interchange.gguf_config import read_gguf_config, read_gguf_pooling
 from jaxllm.interchange.gguf_file import open_gguf
 from jaxllm.interchange.gguf_model import published_tensors
 from jaxllm.interchange.gguf_tokenizer import read_gguf_tokenizer
 from jaxllm.interchange.hub import resolve
 from jaxllm.interchange.safetensors_folder import open_tensors
+from jaxllm.interchange.sentence import SentenceConfig, read_sentence_config
 from jaxllm.interchange.stream import TensorSource
 
 
@@ -46,6 +47,10 @@ class Published:
         """
         return read_gguf_tokenizer(open_gguf(self.source)) if is_gguf(self.source) else load_tokenizer(self.source)
 
+    def read_sentence(self) -> SentenceConfig | None:
+        """How it makes one vector of a text, where that is published with it."""
+        return read_gguf_pooling(open_gguf(self.source)) if is_gguf(self.source) else read_sentence_config(self.source)
+
 
 @cache
 def known_families() -> dict[str, Family]:
@@ -59,7 +64,7 @@ def known_families() -> dict[str, Family]:
     return found
 
 
-def find_family(architecture: str) -> Family:
+def find_family(architecture: str, source: str = "config.json") -> Family:
     """The family of a class that config.json names.
 
     Raises:
@@ -69,7 +74,7 @@ def find_family(architecture: str) -> Family:
     if architecture not in known:
         nearest = difflib.get_close_matches(architecture, known, n=len(known), cutoff=0.0)
         raise ValueError(
-            f"{architecture} is not an architecture that is known here: got it from config.json; known, nearest first: "
+            f"{architecture} is not an architecture that is known here: got it from {source}; known, nearest first: "
             f"{', '.join(nearest)}"
         )
     return known[architecture]

@@ -57,6 +57,26 @@ def read_sentence_config(folder: Path) -> SentenceConfig | None:
     )
 
 
+def write_sentence_config(folder: Path, sentence: SentenceConfig, embed_dim: int) -> None:
+    """Writes the files that `read_sentence_config`, and sentence-transformers, read."""
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), *([("Normalize", "2_Normalize")] if sentence.normalize else [])]
+    listed = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(modules)
+    ]
+    pooling = {
+        "word_embedding_dimension": embed_dim,
+        "pooling_mode_cls_token": sentence.pooling == "first",
+        "pooling_mode_mean_tokens": sentence.pooling == "mean",
+    }
+    texts = {"max_seq_length": sentence.max_len, "do_lower_case": False}
+    for path in ("1_Pooling", *(["2_Normalize"] if sentence.normalize else [])):
+        (folder / path).mkdir()
+    contents = {"modules.json": listed, "1_Pooling/config.json": pooling, "sentence_bert_config.json": texts}
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
 def _pooling(path: Path) -> Any:
     fields = _read(path)
     modes = [name for name, value in fields.items() if name.startswith("pooling_mode_") and value]

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxllm.models import EncoderDecoderConfig
+
 NOISE = 1e-9**0.5
 """Standard deviation of the noise in new rows, as a share of that of the old ones."""
 _VOCABULARY_AXIS = {("embed", "table"): 0, ("unembed", "kernel"): 1, ("unembed", "bias"): 0}
@@ -30,7 +32,14 @@ def resize_vocabulary(params: Any, config: Any, new_size: int, key: Array) -> tu
     for number, (keys, leaf) in enumerate(leaves):
         axis = _VOCABULARY_AXIS.get(tuple(str(key.key) for key in keys[-2:]))  # type: ignore[arg-type]
         resized.append(leaf if axis is None else _resize(leaf, axis, new_size, jax.random.fold_in(key, number)))
-    return jax.tree.unflatten(structure, resized), dataclasses.replace(config, vocab_size=new_size)
+    return jax.tree.unflatten(structure, resized), _resized_config(config, new_size)
+
+
+def _resized_config(config: Any, new_size: int) -> Any:
+    if not isinstance(config, EncoderDecoderConfig):
+        return dataclasses.replace(config, vocab_size=new_size)
+    stacks = {name: dataclasses.replace(getattr(config, name), vocab_size=new_size) for name in ("encoder", "decoder")}
+    return dataclasses.replace(config, **stacks)
 
 
 def _resize(array: Array, axis: int, new_size: int, key: Array) -> Array:

@@ -28,7 +28,7 @@ def convert(
     Args:
       source: anything that `load` takes.
       to: "hf", a Hugging Face folder; or "jaxllm", a checkpoint that restores on any mesh.
-      dtype: the type to store. By default that of the source's parameters.
+      dtype: the type to store. By default that of a run's parameters, and float32 of others.
       architecture: the published class to export as. By default the one it came from, else one that says what its config
         says.
 
@@ -39,13 +39,17 @@ def convert(
     destination = Path(destination)
     if destination.exists():
         raise FileExistsError(f"{destination} must be a new folder: there is something already; name another, or move it away")
+    if architecture is not None:
+        find_family(architecture, "the command")
     loaded = load(source, dtype=dtype)
     if to == "jaxllm":
         write_model_folder(destination, loaded)
         return destination
     family = _family(loaded, architecture)
     generation = GenerationDefaults(loaded.eos_ids, loaded.suppress)
-    return write_folder(destination, family, loaded.config, loaded.params, loaded.tokenizer, generation=generation)
+    return write_folder(
+        destination, family, loaded.config, loaded.params, loaded.tokenizer, generation=generation, sentence=loaded.sentence
+    )
 
 
 def _family(loaded: Loaded, architecture: str | None) -> Family:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxllm.checkpoint import Store
 from jaxllm.data import Tokenizer
 from jaxllm.hardware import require_devices, set_up
-from jaxllm.interchange import Published, is_gguf, load_params, open_published, read_sentence_config
+from jaxllm.interchange import Published, load_params, open_published
 from jaxllm.models import Model, VisionConfig, abstract_params, make_model
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.device_config import device_config, with_dtype
@@ -78,7 +78,7 @@ def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> L
         source=published.source,
         eos_ids=published.generation.eos_ids,
         suppress=published.generation.suppress,
-        sentence=None if is_gguf(published.source) else read_sentence_config(published.source),
+        sentence=published.read_sentence(),
         architecture=published.family.architectures[0],
     )
 

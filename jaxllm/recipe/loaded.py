@@ -15,8 +15,9 @@ from jaxtyping import ArrayLike, Float, Int
 from jaxllm.data import Tokenizer
 from jaxllm.inference import SamplingConfig, embed, generate
 from jaxllm.interchange import SentenceConfig
-from jaxllm.models import EncoderDecoder, Model, ModelConfig, Output, Transformer, VisionTransformer
+from jaxllm.models import EncoderDecoder, Model, ModelConfig, Output, Transformer, TransformerConfig, VisionTransformer
 from jaxllm.recipe.recipe import Recipe
+from jaxllm.training.objectives import PrefixLM
 
 Chat = Sequence[dict[str, str]]
 
@@ -59,8 +60,8 @@ class Loaded:
     ) -> Output:
         """The model's output, with `.logits` and `.hidden`.
 
-        As in Hugging Face transformers positions count from the beginning of a row, padding included, unless `positions` are
-        given; they matter where a row is padded on the left.
+        As in most models of Hugging Face transformers, positions count from the beginning of a row, padding included, unless
+        `positions` are given; that matters where a row is padded on the left. RoBERTa counts tokens only.
 
         Args:
           mask: 1 for tokens, 0 for padding. By default no padding.
@@ -74,17 +75,20 @@ class Loaded:
             return _call(self.model, self.params, _channels_last(images, self.model), **_static(arguments))
         if tokens is None:
             raise ValueError("a model of text is called with tokens: got none")
-        inputs = [_ids(tokens)]
+        stack = self.model.config.encoder if isinstance(self.model, EncoderDecoder) else self.model.config
+        inputs = [_ids(tokens, stack)]
         if isinstance(self.model, EncoderDecoder):
             if decoder_tokens is None:
                 raise ValueError(
                     "a model with encoder and decoder is called with tokens and decoder_tokens: got no decoder_tokens"
                 )
-            inputs.append(_ids(decoder_tokens))
+            inputs.append(_ids(decoder_tokens, self.model.config.decoder))
         elif decoder_tokens is not None:
             raise ValueError("decoder_tokens are for a model with encoder and decoder: this one has one stack only")
         if mask is not None:
-            arguments["segment_ids"] = jnp.asarray(np.asarray(mask) != 0, jnp.int32)
+            arguments["segment_ids"] = real = jnp.asarray(np.asarray(mask) != 0, jnp.int32)
+            if isinstance(stack, TransformerConfig) and not stack.causal and stack.position_offset and not self.reads_prompt:
+                arguments.setdefault("positions", jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0))  # as RoBERTa counts
         return _call(self.model, self.params, *inputs, **_static(arguments))
 
     def generate(self, prompts: str | Sequence[str] | Chat, **sampling: Any) -> list[str]:
@@ -98,7 +102,9 @@ class Loaded:
         """
         if isinstance(self.model, VisionTransformer) or self.tokenizer is None:
             raise ValueError(f"generate needs a model of text with a tokenizer: {self.source} has none")
-        config = SamplingConfig(**{"suppress": self.suppress, **sampling})
+        self.check_prompts()
+        suppress = tuple(dict.fromkeys([*self.suppress, *sampling.pop("suppress", ())]))
+        config = SamplingConfig(**sampling, suppress=suppress)
         texts: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
         if texts and isinstance(texts[0], dict):
             texts = [self.chat_ids(texts)]
@@ -119,14 +125,28 @@ class Loaded:
             raise ValueError(f"a chat needs a tokenizer with a chat template: {self.source} has none; give the prompt as text")
         return encode([{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages))
 
+    def check_prompts(self) -> None:
+        """Refuse to continue prompts with a model that was trained to read them from both sides, which generation cannot."""
+        if self.recipe is not None and isinstance(self.recipe.objective, PrefixLM):
+            raise ValueError(
+                f"{self.source} was trained with a prefix that is read from both sides: generation would read the prompt from "
+                "one side only, so it is not supported; call the model with prefix= instead"
+            )
+
     @property
     def reads_prompt(self) -> bool:
         """Whether a prompt is read by an encoder, so that what is written does not continue it."""
         return isinstance(self.model, EncoderDecoder)
 
 
-def _ids(tokens: Any) -> Int[Array, "B T"]:
-    return jnp.asarray(np.asarray(tokens), jnp.int32)
+def _ids(tokens: Any, config: TransformerConfig) -> Int[Array, "B T"]:
+    """Refuses what an array on a device would silently take for the nearest entry of its table."""
+    ids = np.asarray(tokens)
+    if ids.size and not 0 <= ids.min() <= ids.max() < config.vocabulary:
+        raise ValueError(f"token ids must be in 0..{config.vocabulary - 1}: got {ids.min()}..{ids.max()}")
+    if config.position in ("learned", "relative_key", "relative_key_query") and ids.shape[-1] > config.context_len:
+        raise ValueError(f"a row must have at most {config.context_len} tokens, one for each position: got {ids.shape[-1]}")
+    return jnp.asarray(ids, jnp.int32)
 
 
 def _static(arguments: dict[str, Any]) -> dict[str, Any]:

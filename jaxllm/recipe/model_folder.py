@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import load_tokenizer
+from jaxllm.interchange import SentenceConfig
 from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, abstract_params, make_model
 from jaxllm.recipe.device_config import device_config, with_dtype
 from jaxllm.recipe.loaded import Loaded
@@ -32,6 +35,8 @@ class ModelFile:
     """Tokens that end a text."""
     suppress: tuple[int, ...] = ()
     """Tokens that are never to be written."""
+    sentence: SentenceConfig | None = None
+    """How a sentence encoder makes one vector of a text."""
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -46,18 +51,30 @@ def write_model_folder(folder: Path, loaded: Loaded) -> None:
     """
     if folder.exists():
         raise FileExistsError(f"{folder} must be a new folder: there is something already; name another, or move it away")
-    unfinished = folder.with_name(folder.name + ".new")
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
     unfinished.mkdir(parents=True)
+    try:
+        _write(unfinished, loaded)
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _write(folder: Path, loaded: Loaded) -> None:
     described = ModelFile(
-        config=_portable(loaded.config), architecture=loaded.architecture, eos_ids=loaded.eos_ids, suppress=loaded.suppress
+        config=_portable(loaded.config),
+        architecture=loaded.architecture,
+        eos_ids=loaded.eos_ids,
+        suppress=loaded.suppress,
+        sentence=loaded.sentence,
     )
     text = json.dumps(to_tree(described, ModelFile), indent=2, ensure_ascii=False)
-    (unfinished / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
     if loaded.tokenizer is not None:
-        loaded.tokenizer.save(unfinished / "tokenizer")
-    with closing(Store(unfinished / "checkpoints")) as store:
+        loaded.tokenizer.save(folder / "tokenizer")
+    with closing(Store(folder / "checkpoints")) as store:
         store.save(loaded.step or 0, {"params": loaded.params}, {})
-    unfinished.rename(folder)
 
 
 def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
@@ -83,6 +100,7 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
         source=folder,
         eos_ids=described.eos_ids,
         suppress=described.suppress,
+        sentence=described.sentence,
         architecture=described.architecture,
     )
 

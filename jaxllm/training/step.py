@@ -61,7 +61,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(key, state.step) if dropout else None
         sums, grads = (gradient if accumulate == 1 else accumulated)(state.params, batch, step_key)
-        weight = sums.weight
+        weight = jnp.maximum(sums.weight, jnp.finfo(jnp.float32).tiny)  # a batch may have nothing to guess
         grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

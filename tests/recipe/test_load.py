@@ -12,9 +12,10 @@ import jaxllm
 from jaxllm.cli import run
 from jaxllm.data.config import TokenizerConfig
 from jaxllm.data.tokenizer import CharacterTokenizer, train_tokenizer
-from jaxllm.interchange import find_family, write_folder
+from jaxllm.interchange import SentenceConfig, find_family, write_folder
 from jaxllm.models import HeadConfig, TransformerConfig, VisionConfig, init_params, make_model, prune_heads
-from jaxllm.recipe import fit
+from jaxllm.recipe import Loaded, convert, fit
+from jaxllm.recipe.model_folder import write_model_folder
 from jaxllm.sharding import MeshConfig
 from tests.recipe.tiny import config
 
@@ -103,9 +104,6 @@ def test_a_run_becomes_a_published_folder(trained, tmp_path, capsys):
 
 def test_a_config_without_a_published_class(tmp_path):
     model = make_model(TransformerConfig(vocab_size=20, num_layers=1, embed_dim=8, num_heads=2, position="alibi"))
-    from jaxllm.recipe.convert import convert
-    from jaxllm.recipe.loaded import Loaded
-    from jaxllm.recipe.model_folder import write_model_folder
 
     params = init_params(model, jax.random.key(0))
     write_model_folder(tmp_path / "ours", Loaded(model=model, params=params, tokenizer=None, source=tmp_path))
@@ -114,8 +112,6 @@ def test_a_config_without_a_published_class(tmp_path):
 
 
 def test_tokens_that_end_a_text_go_along(tmp_path):
-    from jaxllm.recipe.convert import convert
-    from jaxllm.recipe.model_folder import write_model_folder
 
     llama(tmp_path / "llama")
     m = dataclasses.replace(jaxllm.load(tmp_path / "llama"), eos_ids=(5, 7), suppress=(2,))
@@ -146,10 +142,20 @@ def test_an_encoder_gives_hidden_states_and_vectors(tmp_path):
     vectors = m.embed(["the cat", "the dog sat"])
     np.testing.assert_allclose((vectors**2).sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(m.embed("the cat")[0], vectors[0], atol=1e-5)
+    with pytest.raises(ValueError, match="generate needs a model that writes"):
+        m.generate("the cat")
+
+    first = dataclasses.replace(m, sentence=SentenceConfig(pooling="first", normalize=False, max_len=8))
+    write_model_folder(tmp_path / "ours", first)
+    convert(tmp_path / "ours", tmp_path / "hf")
+    for folder in ("ours", "hf"):
+        back = jaxllm.load(tmp_path / folder)
+        assert back.sentence == first.sentence
+        np.testing.assert_allclose(back.embed("the cat"), first.embed("the cat"), atol=1e-5)
+    assert np.abs(first.embed("the cat") - vectors[:1]).max() > 0.01
 
 
 def test_images_in_either_layout(tmp_path):
-    from jaxllm.recipe.loaded import Loaded
 
     encoder = TransformerConfig(num_layers=1, embed_dim=16, num_heads=2, causal=False, position="none")
     model = make_model(VisionConfig(image_size=8, patch_size=4, num_labels=3, encoder=encoder))
@@ -186,6 +192,31 @@ def test_a_name_that_is_nowhere(monkeypatch, tmp_path, capsys):
     assert "somebody/no-such-model" in capsys.readouterr().err
 
 
+def test_ids_and_rows_that_no_table_has_are_refused(tmp_path):
+    model = make_model(TransformerConfig(vocab_size=20, num_layers=1, embed_dim=16, num_heads=4, context_len=6))
+    m = Loaded(model=model, params=init_params(model, jax.random.key(0)), tokenizer=None, source=tmp_path)
+    with pytest.raises(ValueError, match=r"token ids must be in 0..19: got 1..20"):
+        m([[1, 20]])
+    with pytest.raises(ValueError, match="at most 6 tokens, one for each position: got 7"):
+        m([[1] * 7])
+
+
+def test_another_kind_of_class_is_refused_by_name(trained, tmp_path, capsys):
+    assert run(["convert", str(trained), str(tmp_path / "t5"), "--as", "T5ForConditionalGeneration"]) == 2
+    assert "it is of another kind than TransformerConfig" in capsys.readouterr().err
+    assert run(["convert", str(trained), str(tmp_path / "t5"), "--as", "T5ForGeneration"]) == 2
+    assert "got it from the command" in capsys.readouterr().err
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
+    llama(tmp_path / "llama")
+    m = jaxllm.load(tmp_path / "llama")
+    monkeypatch.setattr(type(m.tokenizer), "save", lambda self, folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_model_folder(tmp_path / "ours", m)
+    assert [path.name for path in tmp_path.iterdir()] == ["llama"]
+
+
 def test_step_is_for_runs(tmp_path):
     llama(tmp_path / "llama")
     with pytest.raises(ValueError, match="step is for the folder of a run"):
@@ -206,7 +237,6 @@ def test_a_missing_tokenizer_is_told(tmp_path):
 def test_our_layout_keeps_nothing_of_the_device(tmp_path):
     model, params = llama(tmp_path / "llama", layer_loop="unroll")
     m = jaxllm.load(tmp_path / "llama")
-    from jaxllm.recipe.model_folder import write_model_folder
 
     write_model_folder(tmp_path / "ours", m)
     saved = json.loads((tmp_path / "ours" / "model.json").read_text())
@@ -216,8 +246,6 @@ def test_our_layout_keeps_nothing_of_the_device(tmp_path):
 
 def test_a_pruned_model_goes_to_disk_and_back(tmp_path):
     """Layers differ in their heads, so each is a tree of its own."""
-    from jaxllm.recipe.loaded import Loaded
-    from jaxllm.recipe.model_folder import write_model_folder
 
     whole = make_model(TransformerConfig(vocab_size=20, num_layers=2, embed_dim=16, num_heads=4, context_len=16))
     config, params = prune_heads(whole.config, init_params(whole, jax.random.key(0)), {0: [1, 3], 1: [0]})

@@ -59,7 +59,7 @@ class SpanCorruption:
     def lengths(self, seq_len: int) -> tuple[int, int]:
         """Tokens of text in a row, the most that the encoder can read of in `seq_len` tokens; and tokens that the decoder
         writes of it. Both sides end with an end mark."""
-        text = seq_len
+        text = 1
         while self._read(text + 1) <= seq_len:
             text += 1
         noise, spans = self.counts(np.array([text]))
