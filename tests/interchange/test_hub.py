@@ -1,8 +1,11 @@
 """Names on the hub, with a local cache in the hub's own layout and no connection."""
 
+from fnmatch import fnmatch
+
 import pytest
 
 from jaxllm.interchange import open_published, resolve
+from jaxllm.interchange.hub import FILES
 from tests.interchange.battery import write_published
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -69,3 +72,12 @@ def test_a_file_is_no_folder(cache, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="model.safetensors is a file: name the folder"):
         resolve("model.safetensors")
+
+
+def test_every_tokenizer_file_is_downloaded_and_no_pickle():
+    names = ["tokenizer.json", "tokenizer.model", "source.spm", "merges.txt", "vocab.txt", "chat_template.jinja"]
+    weights = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    for name in [*names, *weights]:
+        assert any(fnmatch(name, pattern) for pattern in FILES), name
+    for name in ("pytorch_model.bin", "consolidated.safetensors", "model.onnx"):
+        assert not any(fnmatch(name, pattern) for pattern in FILES), name
