@@ -1,6 +1,7 @@
 """What a model's config leaves to the device, decided."""
 
 import dataclasses
+from collections.abc import Callable
 
 from jax.sharding import Mesh
 
@@ -10,14 +11,23 @@ UNROLL_AT_MOST = 16
 """Deepest model whose layers are unrolled on CPU, where a scan copies each layer's weights out of the stack."""
 
 
+def replace_stacks(config: ModelConfig, change: Callable[[TransformerConfig], TransformerConfig]) -> ModelConfig:
+    """The config with each of its stacks of blocks changed: itself, an encoder, or an encoder and a decoder."""
+    if isinstance(config, EncoderDecoderConfig):
+        return dataclasses.replace(config, encoder=change(config.encoder), decoder=change(config.decoder))
+    if isinstance(config, VisionConfig):
+        return dataclasses.replace(config, encoder=change(config.encoder))
+    return change(config)
+
+
 def device_config(config: ModelConfig, mesh: Mesh) -> ModelConfig:
     """The model's config with the loop over layers and the treatment of norms chosen for the mesh's devices."""
-    if isinstance(config, EncoderDecoderConfig):
-        encoder, decoder = _stack_config(config.encoder, mesh), _stack_config(config.decoder, mesh)
-        return dataclasses.replace(config, encoder=encoder, decoder=decoder)
-    if isinstance(config, VisionConfig):
-        return dataclasses.replace(config, encoder=_stack_config(config.encoder, mesh))
-    return _stack_config(config, mesh)
+    return replace_stacks(config, lambda stack: _stack_config(stack, mesh))
+
+
+def portable_config(config: ModelConfig) -> ModelConfig:
+    """The config without what was decided for a device."""
+    return replace_stacks(config, lambda stack: dataclasses.replace(stack, layer_loop=None, norm_barrier=None))
 
 
 def _stack_config(config: TransformerConfig, mesh: Mesh) -> TransformerConfig:
@@ -33,10 +43,4 @@ def with_dtype(config: ModelConfig, dtype: str | None) -> ModelConfig:
         return config
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"dtype must be float32 or bfloat16: got {dtype!r}")
-    types = {"param_dtype": dtype, "compute_dtype": dtype}
-    if isinstance(config, EncoderDecoderConfig):
-        encoder, decoder = (dataclasses.replace(stack, **types) for stack in (config.encoder, config.decoder))
-        return dataclasses.replace(config, encoder=encoder, decoder=decoder)
-    if isinstance(config, VisionConfig):
-        return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, **types))
-    return dataclasses.replace(config, **types)
+    return replace_stacks(config, lambda stack: dataclasses.replace(stack, param_dtype=dtype, compute_dtype=dtype))

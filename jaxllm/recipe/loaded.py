@@ -87,7 +87,7 @@ class Loaded:
             raise ValueError("decoder_tokens are for a model with encoder and decoder: this one has one stack only")
         if mask is not None:
             arguments["segment_ids"] = real = jnp.asarray(np.asarray(mask) != 0, jnp.int32)
-            if isinstance(stack, TransformerConfig) and not stack.causal and stack.position_offset and not self.reads_prompt:
+            if stack.position_offset and not stack.causal and not self.reads_prompt:
                 arguments.setdefault("positions", jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0))  # as RoBERTa counts
         return _call(self.model, self.params, *inputs, **_static(arguments))
 

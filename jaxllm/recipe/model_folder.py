@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from jaxllm.checkpoint import Store
 from jaxllm.data import load_tokenizer
 from jaxllm.interchange import SentenceConfig
-from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, abstract_params, make_model
-from jaxllm.recipe.device_config import device_config, with_dtype
+from jaxllm.models import ModelConfig, abstract_params, make_model
+from jaxllm.recipe.device_config import device_config, portable_config, with_dtype
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.serialize import from_tree, to_tree
 from jaxllm.sharding import shardings_for
@@ -63,7 +63,7 @@ def write_model_folder(folder: Path, loaded: Loaded) -> None:
 
 def _write(folder: Path, loaded: Loaded) -> None:
     described = ModelFile(
-        config=_portable(loaded.config),
+        config=portable_config(loaded.config),
         architecture=loaded.architecture,
         eos_ids=loaded.eos_ids,
         suppress=loaded.suppress,
@@ -103,14 +103,3 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
         sentence=described.sentence,
         architecture=described.architecture,
     )
-
-
-def _portable(config: ModelConfig) -> ModelConfig:
-    """The config without what was decided for a device."""
-    undecided: Any = {"layer_loop": None, "norm_barrier": None}
-    if isinstance(config, TransformerConfig):
-        return dataclasses.replace(config, **undecided)
-    stacks: Any = {"encoder": dataclasses.replace(config.encoder, **undecided)}
-    if isinstance(config, EncoderDecoderConfig):
-        stacks["decoder"] = dataclasses.replace(config.decoder, **undecided)
-    return dataclasses.replace(config, **stacks)

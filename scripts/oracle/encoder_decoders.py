@@ -10,13 +10,11 @@ token follow itself. Their end token, `eos`, is one that greedy search writes, s
 """
 # pyright: reportMissingImports=false
 
-import argparse
-import json
 from typing import Any
 
 import numpy as np
 import torch
-from families import GOLDEN, ROOT, batch, build, gradients
+from families import batch, build, gradients, main, save
 
 T5 = {
     "vocab_size": 61,
@@ -123,20 +121,8 @@ def search(model: Any) -> dict[str, np.ndarray]:
 
 def write(name: str) -> None:
     model, config, shapes = build(name, CASES[name], MORE.get(name))
-    arrays = search(model) | forward(model)
-    path = GOLDEN / f"{name}.npz"
-    texts = {"config": np.array(json.dumps(config)), "shapes": np.array(json.dumps(shapes))}
-    np.savez_compressed(path, allow_pickle=False, **texts, **arrays)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.0f} kB, loss {arrays['loss']:.4f}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write golden files of models with encoder and decoder from transformers.")
-    parser.add_argument("names", nargs="*", default=list(CASES), help="cases to write; by default all")
-    GOLDEN.mkdir(exist_ok=True)
-    for name in parser.parse_args().names:
-        write(name)
+    save(name, config, shapes, search(model) | forward(model))
 
 
 if __name__ == "__main__":
-    main()
+    main("models with encoder and decoder", CASES, write)

@@ -8,13 +8,11 @@ hidden states and that, with seeded weights.
 """
 # pyright: reportMissingImports=false
 
-import argparse
-import json
 from typing import Any
 
 import numpy as np
 import torch
-from families import GOLDEN, PADDING, ROOT, T, build, gradients
+from families import PADDING, T, build, gradients, main, save
 
 from tests.interchange.seeded import seeded
 
@@ -152,20 +150,8 @@ def forward(name: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
 def write(name: str) -> None:
     alone = ALONE if name.startswith("ModernBert") else {}
     model, config, shapes = build(name, {**CASES[name], **alone})
-    arrays = forward(name, model)
-    path = GOLDEN / f"{name}.npz"
-    texts = {"config": np.array(json.dumps(config)), "shapes": np.array(json.dumps(shapes))}
-    np.savez_compressed(path, allow_pickle=False, **texts, **arrays)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.0f} kB, loss {arrays['loss']:.4f}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write golden files of encoders from transformers.")
-    parser.add_argument("names", nargs="*", default=list(CASES), help="cases to write; by default all")
-    GOLDEN.mkdir(exist_ok=True)
-    for name in parser.parse_args().names:
-        write(name)
+    save(name, config, shapes, forward(name, model))
 
 
 if __name__ == "__main__":
-    main()
+    main("encoders", CASES, write)

@@ -15,7 +15,9 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -222,20 +224,25 @@ def search(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def write(name: str) -> None:
     model, config, shapes = build(name, CASES[name])
-    arrays = search(model) | forward(model)
+    save(name, config, shapes, search(model) | forward(model))
+
+
+def save(name: str, config: Any, shapes: Any, arrays: dict[str, Any]) -> None:
+    """Writes a golden file."""
     path = GOLDEN / f"{name}.npz"
     texts = {"config": np.array(json.dumps(config)), "shapes": np.array(json.dumps(shapes))}
     np.savez_compressed(path, allow_pickle=False, **texts, **arrays)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.0f} kB, loss {arrays['loss']:.4f}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write golden files from transformers.")
-    parser.add_argument("names", nargs="*", default=list(CASES), help="cases to write; by default all")
+def main(kind: str, cases: Iterable[str], write: Callable[[str], None]) -> None:
+    """The command line of this file, and of those beside it for other kinds of models."""
+    parser = argparse.ArgumentParser(description=f"Write golden files of {kind} from transformers.")
+    parser.add_argument("names", nargs="*", default=list(cases), help="cases to write; by default all")
     GOLDEN.mkdir(exist_ok=True)
     for name in parser.parse_args().names:
         write(name)
 
 
 if __name__ == "__main__":
-    main()
+    main("decoders", CASES, write)
