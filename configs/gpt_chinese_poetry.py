@@ -19,7 +19,7 @@ from jaxllm.training import EvaluateConfig, OptimizerConfig, ScheduleConfig
 def config() -> Recipe:
     return Recipe(
         name="gpt_chinese_poetry",
-        steps=2000,
+        steps=1500,
         batch_size=24,
         model=TransformerConfig(num_layers=4, num_heads=6, embed_dim=192, context_len=128, bias=False, dropout=0.2),
         data=DataConfig(

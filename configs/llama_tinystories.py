@@ -18,7 +18,7 @@ from jaxllm.training import EvaluateConfig, OptimizerConfig, ScheduleConfig
 def config() -> Recipe:
     return Recipe(
         name="llama_tinystories",
-        steps=2000,
+        steps=1500,
         batch_size=16,
         model=TransformerConfig(
             num_layers=6,

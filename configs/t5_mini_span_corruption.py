@@ -29,7 +29,7 @@ def config() -> Recipe:
     )
     return Recipe(
         name="t5_mini_span_corruption",
-        steps=1500,
+        steps=1100,
         batch_size=32,
         model=EncoderDecoderConfig(
             encoder=TransformerConfig(causal=False, head=HeadConfig(kind="none"), **stack),  # type: ignore[arg-type]

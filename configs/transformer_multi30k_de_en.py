@@ -29,11 +29,11 @@ def config() -> Recipe:
         activation="relu",
         embed_scale=192**0.5,
         init_std=0.04,
-        dropout=0.2,
+        dropout=0.3,
     )
     return Recipe(
         name="transformer_multi30k_de_en",
-        steps=4000,
+        steps=3000,
         batch_size=32,
         model=EncoderDecoderConfig(
             encoder=TransformerConfig(causal=False, head=HeadConfig(kind="none"), **stack),  # type: ignore[arg-type]

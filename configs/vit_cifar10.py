@@ -19,7 +19,7 @@ from jaxllm.training.objectives import ImageClassification
 def config() -> Recipe:
     return Recipe(
         name="vit_cifar10",
-        steps=6500,
+        steps=5500,
         batch_size=64,
         model=VisionConfig(
             image_size=32,

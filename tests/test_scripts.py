@@ -1,15 +1,22 @@
-"""The shell scripts and the benchmark records, with stand-ins for pip and jaxllm that write down how they were called."""
+"""The shell scripts, with stand-ins for pip and jaxllm that write down how they were called, and the benchmarks' arithmetic."""
 
+import gzip
+import importlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from jaxllm.data import DataConfig, TokenizerConfig, train_tokenizer
 from jaxllm.recipe import find_recipe
+from jaxllm.training.objectives import SpanCorruption
+from jaxllm.training.objectives.span_corruption import CorruptSpans
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,11 +125,16 @@ def test_an_old_python_is_not_taken(checkout):
     assert done.stdout.strip() == str(folder / "python3.12")
 
 
-def test_a_record_holds_what_is_needed_to_measure_again(monkeypatch, tmp_path):
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    """A script of the benchmark folder by name; records go to a folder of the test's own."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "benchmark"))
-    import record
+    monkeypatch.setattr(importlib.import_module("record"), "RESULTS", tmp_path)
+    return importlib.import_module
 
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
+
+def test_a_record_holds_what_is_needed_to_measure_again(benchmark):
+    record = benchmark("record")
     recipe = find_recipe(str(ROOT / "configs" / "shakespeare_char.py"))
     path = record.write_record("topic", recipe, {"step_ms": record.spread([3.0, 1.0, 8.0])}, "a note")
     topic, name, device, date = path.stem.split("--")
@@ -140,3 +152,89 @@ def test_a_record_holds_what_is_needed_to_measure_again(monkeypatch, tmp_path):
     older.write_text("{}")
     assert record.newest_record("topic", "shakespeare_char") == found
     assert record.newest_record("other", "shakespeare_char") is None
+
+
+def test_the_table_of_recipes_shows_the_figure_of_each_kind(benchmark):
+    record, tables = benchmark("record"), benchmark("readme_tables")
+    run = {"steps": 1500, "seconds": 600.0, "validation_loss": 2.0}
+
+    def row(name: str, topic: str | None, found: dict) -> str:
+        record.write_named_record("run", name, {}, run | ({} if topic else found), "")
+        if topic:
+            record.write_named_record(topic, name, {}, found, "")
+        before, _, after = tables._run(name).partition(" after 1,500 steps, 10.0 min on ")
+        assert after.endswith(" CPU cores")
+        return before
+
+    assert row("plain", None, {}) == "validation loss 2.000"
+    text = {"validation_perplexity": 7.389, "validation_bits_per_byte": 0.914}
+    assert row("text", None, text) == "validation loss 2.000: perplexity 7.4, 0.91 bits a byte;"
+    bleu = {"bleu": 33.24, "bleu_interval_95": 1.36, "chrf": 55.51, "sentences": 1000, "beams": 4}
+    assert row("pairs", "translation_bleu", bleu) == "BLEU 33.2 ± 1.4, chrF 55.5 on 1,000 test sentences, beam 4"
+    masked = {"test_loss": 3.456, "test_unigram_entropy_nats": 6.41, "test_accuracy": 0.4}
+    masked["without_unknown_words"] = {"test_accuracy": 0.35}
+    assert "3.46 nats a hidden token where the unigram entropy is 6.41; 40.0% of them" in row("words", "masked_words", masked)
+    assert row("spans", "span_filling", {"test_loss": 4.0, "test_accuracy": 0.25}) == (
+        "test loss 4.00 nats a token, 25.0% of tokens right"
+    )
+    images = {"test_accuracy": 0.7, "interval_95": [0.6796, 0.7197], "test_images": 2000}
+    assert row("images", "image_accuracy", images) == "accuracy 70.0% (68.0% to 72.0%) on 2,000 test images"
+    assert tables._run("nothing") == "not run"
+
+
+def test_sentences_are_translated_in_batches_of_like_length_and_few_shapes(benchmark):
+    calls = []
+
+    def write(texts: list[str], most: int) -> list[str]:
+        calls.append((texts, most))
+        return [f" {text.upper()}" for text in texts]
+
+    sources = ["a" * 40, "b", "c" * 3, "d" * 100, "e" * 2]
+    written = benchmark("translation_bleu").translate(write, sources, [len(text) for text in sources], (128, 120), 2)
+    assert written == [text.upper() for text in sources]
+    assert [(sorted(map(len, texts)), most) for texts, most in calls] == [([1, 2], 63), ([3, 40], 119), ([100, 100], 119)]
+
+
+def test_lines_of_a_file_end_with_the_last_one(benchmark, tmp_path):
+    for text, expected in (("a\n\nb\n", ["a", "", "b"]), ("a\nb", ["a", "b"])):
+        (tmp_path / "text.gz").write_bytes(gzip.compress(text.encode()))
+        assert benchmark("translation_bleu").lines(tmp_path / "text.gz") == expected
+
+
+def test_an_interval_of_a_share_is_wilsons(benchmark):
+    wilson = benchmark("image_accuracy").wilson
+    np.testing.assert_allclose(wilson(5, 10), [0.2366, 0.7634], atol=1e-4)
+    np.testing.assert_allclose(wilson(0, 10), [0.0, 0.2775], atol=1e-4)
+    np.testing.assert_allclose(wilson(10, 10), [0.7225, 1.0], atol=1e-4)
+
+
+def test_hidden_words_are_compared_with_counts_of_words(benchmark):
+    masked = benchmark("masked_words")
+    assert masked.entropy(np.array([5, 0, 5, 5, 5])) == pytest.approx(math.log(4))
+    guesses = masked.Guesses(np.array([0, 1, 1, 2]), np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, True]))
+    found = masked.measured(guesses, np.array([1, 5, 0]), np.array([True, True, True, False]))
+    assert found == {
+        "hidden_tokens": 3,
+        "test_loss": 2.0,
+        "test_accuracy": pytest.approx(2 / 3),
+        "train_unigram_loss": pytest.approx(-(math.log(2 / 9) + 2 * math.log(6 / 9)) / 3),
+        "train_unigram_accuracy": pytest.approx(2 / 3),
+    }
+
+
+def test_a_text_with_gaps_is_shown_up_to_its_end(benchmark):
+    tokenizer, corrupt = train_tokenizer(TokenizerConfig(), []), CorruptSpans(SpanCorruption(), 9, 9, (257, 258), 256, 256)
+    marked = benchmark("span_filling").marked
+    assert marked(tokenizer, [*b"ab ", 257, *b" c", 258, 256, *b"after"], corrupt) == "ab <0> c <1>"
+    assert marked(tokenizer, [258, *b"no end"], corrupt) == "<1> no end"
+
+
+def test_a_loss_is_told_as_bits_of_a_byte(benchmark):
+    recipe = find_recipe(str(ROOT / "configs" / "shakespeare_char.py"))
+    config = DataConfig(dataset="tiny_shakespeare", seq_len=64)
+    found = benchmark("run_result").of_text(recipe, config, train_tokenizer(config.tokenizer, []), 3 * math.log(2))
+    size = 111_540
+    assert found["validation_bits_per_byte"] == pytest.approx(3 * (size + 1) / size)  # one end mark
+    assert found["validation_bits_per_character"] == found["validation_bits_per_byte"]
+    assert found["validation_perplexity"] == pytest.approx(8.0)
+    assert found["validation_texts"] == 1 and found["texts_that_come_back"] == {"bytes": 1}

@@ -16,7 +16,7 @@ def run(argv: list[str]) -> int:
     add(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="type to store (default: float32, or a run's own)",
+        help="type to store (default: a run's own; each tensor's own from one published folder to another; else float32)",
     )
     add("--as", dest="architecture", metavar="CLASS", help="published class to export as, such as LlamaForCausalLM")
     options = parser.parse_args(argv)

@@ -4,9 +4,9 @@ import argparse
 
 SAMPLING = (
     *("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop"),
-    *("suppress", "num_beams", "length_penalty", "early_stopping"),
+    *("suppress", "begin_suppress", "forced_bos", "forced_eos", "num_beams", "length_penalty", "early_stopping"),
 )
-LISTS = ("stop", "suppress")
+LISTS = ("stop", "suppress", "begin_suppress", "forced_eos")
 
 
 def run(argv: list[str]) -> int:
@@ -23,9 +23,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"generate needs a model of text: {loaded.source} has one of images")
     if loaded.tokenizer is None:
         raise ValueError(f"a prompt needs a tokenizer: {loaded.source} has none; put its tokenizer files there")
-    loaded.check_prompts()
-    given["suppress"] = [*loaded.suppress, *given.get("suppress", ())]
-    sampling = SamplingConfig(**_as_tuples(given))
+    sampling = loaded.sampling(**_as_tuples(given))
     prompt = loaded.chat_ids(options.prompt) if options.chat else options.prompt
 
     # The first sample appears as it is written, the others when all are done. The prompt waits until it is accepted.
@@ -40,7 +38,8 @@ def run(argv: list[str]) -> int:
     completions = generate(
         *(loaded.model, loaded.params, loaded.tokenizer, [prompt], sampling),
         num_samples=options.num_samples,
-        eos_ids=loaded.eos_ids,
+        eos_ids=loaded.generation.eos_ids,
+        prefix=loaded.prefix,
         on_text=show,
     )
     show(0, "")
@@ -74,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-samples", type=int, metavar="N", default=1, help="completions to write (default: 1)")
     add("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
     add("--suppress", action="append", type=int, metavar="ID", help="never write this token; may be given several times")
+    add("--begin-suppress", action="append", type=int, metavar="ID", help="do not write this token first; several times")
+    add("--forced-bos", type=int, metavar="ID", help="write this token first, such as a language's (encoder-decoders)")
+    add("--forced-eos", action="append", type=int, metavar="ID", help="write this token last where the text is cut")
     add("--num-beams", type=int, metavar="N", help="beam search with N beams instead of drawing")
     add("--length-penalty", type=float, metavar="X", help="beams compete by log-probability over length to this power (1.0)")
     add("--early-stopping", action="store_true", default=None, help="stop when N beams have ended")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -16,13 +15,14 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int32, Int64, UInt8
 
 from jaxllm.data.config import ImageDataConfig
+from jaxllm.data.image_input import ImageInput, fit_image, open_image
 from jaxllm.data.rows import Batch
 from jaxllm.data.shuffle import epoch_order
 from jaxllm.data.source import DataSet, files_fingerprint, find_set, open_builder
 from jaxllm.data.tokens import write_whole
 from jaxllm.hardware import cache_dir
 
-_LAYOUT = 1
+_LAYOUT = 2
 _SAY_FROM = 100_000
 
 
@@ -57,6 +57,7 @@ class ImageSource:
     data_set: DataSet
     split: str
     seed: int | None = None
+    image_feature: str = "image"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageSource, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
@@ -83,8 +84,8 @@ class ImageSource:
 
     def describe(self, position: int) -> list[str]:
         (row,), _ = epoch_order(np.array([position]), self.rows_per_epoch, self.seed)
-        record = _records(self.data_set.folder, self.split)[int(row)]
-        return [record["id"].decode("utf-8") if "id" in record else f"{self.split} image {row}"]
+        record = _records(self.data_set.folder, self.split, self.image_feature)[int(row)]
+        return [_name(record) or f"{self.split} image {row}"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class ImageData:
         """The images of any split; in its own order without a seed."""
         config = self.config
         table = decode_split(self.data_set, self.data_set.check(split), config)
-        return ImageSource(table, self.data_set, split, seed)
+        return ImageSource(table, self.data_set, split, seed, config.image_feature)
 
 
 def open_images(config: ImageDataConfig, *, seed: int) -> ImageData:
@@ -148,9 +149,21 @@ def _write(data_set: DataSet, split: str, config: ImageDataConfig, folder: Path)
     digest = hashlib.sha256()
     labels = np.zeros(len(records), np.int32)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(records), size, size, 3))
+    how, classes = table_input(size), len(data_set.label_names(config.label_feature))
     for number, record in enumerate(_each(records)):
-        images[number] = _decoded(record[config.image_feature], size, f"image {number} of {split} in {data_set.folder}")
-        labels[number] = record[config.label_feature]
+        name = "" if _name(record) is None else f" ({_name(record)})"
+        place = f"image {number}{name} of {split} in {data_set.folder}"
+        label = int(record[config.label_feature])
+        if not 0 <= label < classes:
+            raise ValueError(
+                f"the label of {place} must be one of the {classes} classes, 0..{classes - 1}: got {label}; take it out, or "
+                "name a split with labels"
+            )
+        try:
+            images[number] = fit_image(open_image(record[config.image_feature], name=place), how)
+        except ValueError as error:
+            raise ValueError(f"{error}; build the set again") from error
+        labels[number] = label
         digest.update(images[number].tobytes())
     images.flush()
     digest.update(labels.astype("<i4").tobytes())
@@ -159,7 +172,20 @@ def _write(data_set: DataSet, split: str, config: ImageDataConfig, folder: Path)
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
 
-def _records(folder: Path, split: str, image_feature: str = "image") -> Any:
+def table_input(size: int) -> ImageInput:
+    """How the pictures of a set are brought to one size: the shorter side to it, and the middle of the longer one. Pixels stay
+    bytes."""
+    return ImageInput(
+        shorter_side=size, crop=(size, size), resample="bicubic", scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
+
+
+def _name(record: dict[str, Any]) -> str | None:
+    name = record.get("id")
+    return name.decode("utf-8") if isinstance(name, bytes) else None if name is None else str(name)
+
+
+def _records(folder: Path, split: str, image_feature: str) -> Any:
     """The records of a split with their images still encoded."""
     return open_builder(folder).as_data_source(split, decoders={image_feature: tfds.decode.SkipDecoding()})
 
@@ -167,19 +193,3 @@ def _records(folder: Path, split: str, image_feature: str = "image") -> Any:
 def _each(records: Any) -> Iterator[dict[str, Any]]:
     for start in range(0, len(records), 1000):
         yield from records.__getitems__(list(range(start, min(start + 1000, len(records)))))
-
-
-def _decoded(data: bytes, size: int, place: str) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded image as RGB, scaled by its shorter side and cut in the middle."""
-    import PIL.Image
-
-    try:
-        image = PIL.Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{place} must be an image that Pillow reads: {error}; build the set again") from error
-    if image.size != (size, size):
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.resize((size, size), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.asarray(image)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxllm.inference.constrain import Constraints, constrain
 from jaxllm.inference.decode import PaddedPrompts, bucket, pad_prompts, read_prompts
-from jaxllm.inference.sampling import SamplingConfig
+from jaxllm.inference.sampling import SamplingConfig, find_constraints
 from jaxllm.inference.writer import DecodeParams, Writer, decode_params, unembed, write_tokens, writer_config
 from jaxllm.models import Cache, Encoded, take_rows
 
@@ -53,7 +54,6 @@ class Rules(NamedTuple):
     max_tokens: int
     vocab_size: int
     eos_ids: tuple[int, ...]
-    suppress: tuple[int, ...]
     length_penalty: float
     early_stopping: bool
 
@@ -67,19 +67,21 @@ def beam_search(
     eos_ids: Sequence[int] = (),
     memory: Encoded | None = None,
     vocab_size: int | None = None,
+    prefix: bool = False,
 ) -> list[list[int]]:
     """The best text of each prompt, by log-probability over length ** length_penalty; the end token that closes it is kept.
 
     Args:
       memory: what an encoder made of the texts to write from.
       vocab_size: tokens that may be written. By default the model's.
+      prefix: read prompts from both sides, as a model that was trained with a prefix does.
 
     Raises:
       ValueError: a prompt and `max_tokens` that together exceed the model's context.
     """
     assert sampling.num_beams is not None
     config, params = writer_config(model), decode_params(model, params)
-    padded = pad_prompts(prompts, config.context_len)
+    padded = pad_prompts(prompts, config.context_len, [len(prompt) for prompt in prompts] if prefix else None)
     needed = int(padded.longest) + sampling.max_tokens
     if needed > config.context_len + 1:
         raise ValueError(
@@ -87,12 +89,14 @@ def beam_search(
             f"got {padded.longest} + {sampling.max_tokens}; ask for fewer tokens or shorten the prompt"
         )
     rules = Rules(
-        sampling.num_beams, sampling.max_tokens, vocab_size or config.vocabulary, tuple(eos_ids), sampling.suppress,
-        sampling.length_penalty, sampling.early_stopping,
+        sampling.num_beams, sampling.max_tokens, vocab_size or config.vocabulary, tuple(eos_ids), sampling.length_penalty,
+        sampling.early_stopping,
     )  # fmt: skip
+    constraints = find_constraints(sampling, [prompt for prompt in prompts for _ in range(rules.width)], rules.vocab_size)
     cache_len = max(bucket(min(needed, config.context_len), config.context_len), padded.tokens.shape[1])
     last = padded.positions[:, int(padded.longest) - 1]
-    best = np.asarray(_search(model, rules, cache_len, params, padded._replace(longest=np.int32(padded.longest)), last, memory))
+    padded = padded._replace(longest=np.int32(padded.longest))
+    best = np.asarray(_search(model, rules, cache_len, params, constraints, padded, last, memory))
     return [[int(token) for token in row if token >= 0] for row in best]
 
 
@@ -102,6 +106,7 @@ def _search(
     rules: Rules,
     cache_len: int,
     params: DecodeParams,
+    constraints: Constraints | None,
     prompts: PaddedPrompts,
     last: Array,
     memory: Encoded | None,
@@ -127,11 +132,16 @@ def _search(
         wanted = jnp.any(state.may_improve) & state.may_go_on
         return wanted & ~jnp.all(state.done.finished) if rules.early_stopping else wanted
 
-    return jax.lax.while_loop(wanted, partial(_step, model, rules, params), state).done.tokens[:, 0]
+    return jax.lax.while_loop(wanted, partial(_step, model, rules, params, constraints), state).done.tokens[:, 0]
 
 
-def _step(model: Writer, rules: Rules, params: DecodeParams, state: SearchState) -> SearchState:
-    candidates, parents = _candidates(rules, state, unembed(model, params.tokens, state.hidden)[:, 0, : rules.vocab_size])
+def _step(
+    model: Writer, rules: Rules, params: DecodeParams, constraints: Constraints | None, state: SearchState
+) -> SearchState:
+    log_probs = jax.nn.log_softmax(unembed(model, params.tokens, state.hidden)[:, 0, : rules.vocab_size], axis=-1)
+    if constraints is not None:
+        log_probs = constrain(log_probs, constraints, state.written)
+    candidates, parents = _candidates(rules, state, log_probs)
     ended = candidates.finished
     running, chosen = _best(candidates._replace(score=candidates.score + IMPOSSIBLE * ended), rules.width)
     parents = jnp.take_along_axis(parents, chosen, axis=1)
@@ -149,14 +159,11 @@ def _step(model: Writer, rules: Rules, params: DecodeParams, state: SearchState)
     return SearchState(out.cache, out.hidden, position, running, done, may_improve, ~jnp.all(ended), written)
 
 
-def _candidates(rules: Rules, state: SearchState, logits: Float[Array, "X V"]) -> tuple[Beams, Int[Array, "B C"]]:
+def _candidates(rules: Rules, state: SearchState, log_probs: Float[Array, "X V"]) -> tuple[Beams, Int[Array, "B C"]]:
     """The best continuations by one token, and the beam each continues.
 
     There are so many that enough are left when some end here: one more for each beam and each way to end.
     """
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
-    if rules.suppress:
-        log_probs = log_probs.at[:, np.asarray(rules.suppress)].set(-jnp.inf)
     B, V = state.running.score.shape[0], log_probs.shape[-1]
     scores = (log_probs.reshape(B, rules.width, V) + state.running.score[:, :, None]).reshape(B, -1)
     count = min(max(2, 1 + len(rules.eos_ids)) * rules.width, scores.shape[1])

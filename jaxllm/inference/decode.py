@@ -49,9 +49,16 @@ class PaddedPrompts(NamedTuple):
     """1 where a token is, 0 for padding."""
     longest: int
     """Tokens of the longest prompt. All rows end in slot `longest - 1`, so the next token has one slot for all."""
+    prefix: Bool[np.ndarray, "B P"] | None = None
+    """Tokens that are seen by earlier ones, too, for a model that reads a prompt from both sides."""
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]], limit: int) -> PaddedPrompts:
+def pad_prompts(prompts: Sequence[Sequence[int]], limit: int, prefix_lens: Sequence[int] | None = None) -> PaddedPrompts:
+    """Prompts in one array.
+
+    Args:
+      prefix_lens: tokens at the beginning of each that are read from both sides. By default none are, and no mask is made.
+    """
     longest = max(len(prompt) for prompt in prompts)
     shape = (len(prompts), bucket(longest, limit))
     tokens, positions, segment_ids = (np.zeros(shape, np.int32) for _ in range(3))
@@ -60,7 +67,10 @@ def pad_prompts(prompts: Sequence[Sequence[int]], limit: int) -> PaddedPrompts:
         tokens[row, slots] = prompt
         positions[row, slots] = np.arange(len(prompt))
         segment_ids[row, slots] = 1
-    return PaddedPrompts(tokens, positions, segment_ids, longest)
+    padded = PaddedPrompts(tokens, positions, segment_ids, longest)
+    if prefix_lens is None:
+        return padded
+    return padded._replace(prefix=(positions < np.asarray(prefix_lens)[:, None]) & (segment_ids != 0))
 
 
 def prefill(
@@ -97,10 +107,10 @@ def read_prompts(
     model: Writer, cache_len: int, params: DecodeParams, prompts: PaddedPrompts, memory: Encoded | None
 ) -> tuple[Float[Array, "B 1 D"], Cache]:
     """The hidden state of each prompt's last token, and a cache of `cache_len` slots with the prompts in it."""
-    tokens, positions, segment_ids, longest = prompts
+    tokens, positions, segment_ids, longest, prefix = prompts
     reader, config = prompt_model(model, params.prompts), writer_config(model)
     cache = init_cache(config, *tokens.shape, stacked=reader is not model)
-    given = {"positions": positions, "segment_ids": segment_ids}
+    given = {"positions": positions, "segment_ids": segment_ids} | ({} if prefix is None else {"prefix": prefix})
     out = write_tokens(reader, params.prompts, jnp.asarray(tokens), cache, memory, **given)
     hidden = jax.lax.dynamic_slice_in_dim(out.hidden, longest - 1, 1, axis=1)
     # The prompt attends to its own slots only; the empty ones are added after. Padding on the right is overwritten.
@@ -112,7 +122,7 @@ def read_prompts(
 def _draw(model, vocab_size, params, drawing, hidden, row_keys, state: DecodeState) -> DecodeState:
     logits = unembed(model, params.tokens, hidden)[:, 0, :vocab_size]
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, state.drawn)
-    token = sample(keys, logits, drawing, state.seen)
+    token = sample(keys, logits, drawing, state.seen, state.drawn)
     seen = state.seen
     if seen is not None:
         seen = seen.at[jnp.arange(seen.shape[0]), token].set(True)

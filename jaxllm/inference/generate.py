@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int32
 from jaxllm.data import Tokenizer
 from jaxllm.inference.beam import beam_search
 from jaxllm.inference.decode import MOST_STEPS, DecodeState, bucket, decode, pad_prompts, prefill, row_keys
-from jaxllm.inference.sampling import SamplingConfig, make_drawing
+from jaxllm.inference.sampling import SamplingConfig, find_constraints, make_drawing
 from jaxllm.inference.stream import TextStream
 from jaxllm.inference.writer import DecodeParams, Writer, check_writer, decode_params, encode
 from jaxllm.models import Encoded, EncoderDecoder
@@ -32,6 +32,7 @@ def generate(
     *,
     num_samples: int = 1,
     eos_ids: Sequence[int] | None = None,
+    prefix: bool = False,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[str]:
     """Completions of the prompts: `num_samples` of the first prompt, then as many of the next, and so on.
@@ -46,6 +47,7 @@ def generate(
       prompts: texts, which get the tokens around them that their tokenizer was published with, or ids.
       params: the model's, or what `decode_params` made of them; that saves a copy when generating often.
       eos_ids: tokens that end a text. By default the tokenizer's.
+      prefix: read prompts from both sides, as a model that was trained with a prefix does; the rest is written causally.
       on_text: called as `on_text(row, text)` with each new piece of the completion that is returned at `row`.
     """
     if num_samples < 1:
@@ -53,18 +55,20 @@ def generate(
     if num_samples > 1 and sampling.num_beams is not None:
         raise ValueError(f"num_samples must be 1 with num_beams, which finds one text: got {num_samples}")
     check_writer(model)
+    if prefix and isinstance(model, EncoderDecoder):
+        raise ValueError("prefix is for a model that continues its prompt: one with an encoder reads it from both sides anyway")
     if not prompts:
         return []
     if eos_ids is None:
         eos_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     params = decode_params(model, params)
     starts, memory = _begin(model, params, tokenizer, prompts)
-    vocab_size = min(tokenizer.vocab_size, model.config.vocabulary)
+    given: Any = {"memory": memory, "vocab_size": min(tokenizer.vocab_size, model.config.vocabulary), "prefix": prefix}
     if sampling.num_beams is not None:
-        found = beam_search(model, params, starts, sampling, eos_ids=eos_ids, memory=memory, vocab_size=vocab_size)
+        found = beam_search(model, params, starts, sampling, eos_ids=eos_ids, **given)
         pieces: Iterable[list[list[int]]] = [found]
     else:
-        drawn = stream_tokens(model, params, starts, sampling, num_samples=num_samples, vocab_size=vocab_size, memory=memory)
+        drawn = stream_tokens(model, params, starts, sampling, num_samples=num_samples, **given)
         pieces = (tokens.T.tolist() for tokens in drawn)
     rows = [
         TextStream(tokenizer.decode, start, max_tokens=sampling.max_tokens, stop=sampling.stop, eos_ids=eos_ids)
@@ -153,6 +157,7 @@ def stream_tokens(
     num_samples: int = 1,
     vocab_size: int | None = None,
     memory: Encoded | None = None,
+    prefix: bool = False,
 ) -> Iterator[Int32[np.ndarray, "T B"]]:
     """Draws `max_tokens` tokens a row and yields them as they come, a few at a time; end tokens are not looked at.
 
@@ -161,19 +166,22 @@ def stream_tokens(
 
     Args:
       memory: what an encoder made of the texts to write from, a row a prompt.
+      prefix: read prompts from both sides; where the context has moved, what is left of them.
     """
     context_len = model.config.context_len
     params = decode_params(model, params)
     vocab_size = vocab_size or model.config.vocabulary
     if memory is not None and num_samples > 1:
         memory = jax.tree.map(lambda x: np.repeat(x, num_samples, axis=0), memory)
-    drawing = make_drawing(sampling)
     keys = row_keys(sampling.seed, list(range(num_samples)) * len(prompts))
     texts = [list(prompt) for prompt in prompts for _ in range(num_samples)]
+    prompt_lens = [len(text) for text in texts]
+    drawing = make_drawing(sampling, find_constraints(sampling, texts, vocab_size))
     starts, drawn = [0] * len(texts), 0
     while drawn < sampling.max_tokens:
         starts = [_start(start, len(text), context_len) for start, text in zip(starts, texts, strict=True)]
-        padded = pad_prompts([text[start:] for start, text in zip(starts, texts, strict=True)], context_len)
+        prefix_lens = [max(0, n - start) for start, n in zip(starts, prompt_lens, strict=True)] if prefix else None
+        padded = pad_prompts([text[start:] for start, text in zip(starts, texts, strict=True)], context_len, prefix_lens)
         room = min(context_len - padded.longest, sampling.max_tokens - drawn - 1)
         cache_len = max(bucket(padded.longest + room, context_len), padded.tokens.shape[1])
         assert padded.longest + room <= cache_len, "a full cache would be written over"

@@ -3,6 +3,7 @@
 Letters: B rows, V vocabulary. A token that must not be drawn has the logit -inf.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
+
+from jaxllm.inference.constrain import Constraints, constrain, make_constraints
 
 LOWEST_TEMPERATURE = 1e-6
 """Already greedy but for ties; far smaller ones would leave the range of float32."""
@@ -37,6 +40,13 @@ class SamplingConfig:
     """Texts that end the completion; the completion is cut before the first of them."""
     suppress: tuple[int, ...] = ()
     """Ids of tokens that are never written."""
+    begin_suppress: tuple[int, ...] = ()
+    """Ids of tokens that are not written first; where the first token is forced, not second."""
+    forced_bos: int | None = None
+    """Id of the first token that is written, such as a language's, where the prompt is a single token, as it always is for the
+    decoder of a model that has an encoder, too."""
+    forced_eos: tuple[int, ...] = ()
+    """Ids of which one is the last token of a text that comes to max_tokens."""
     num_beams: int | None = None
     """Beam search: the likeliest text found by keeping this many at every token; nothing is drawn then."""
     length_penalty: float = 1.0
@@ -61,8 +71,11 @@ class SamplingConfig:
             raise ValueError(f"repetition_penalty must be a positive number: got {self.repetition_penalty}")
         if self.num_beams is not None and self.num_beams < 1:
             raise ValueError(f"num_beams must be at least 1: got {self.num_beams}; leave it out to draw tokens")
-        if any(token < 0 for token in self.suppress):
-            raise ValueError(f"suppress must hold token ids of at least 0: got {min(self.suppress)}")
+        for field in ("suppress", "begin_suppress", "forced_eos"):
+            if any(token < 0 for token in getattr(self, field)):
+                raise ValueError(f"{field} must hold token ids of at least 0: got {min(getattr(self, field))}")
+        if self.forced_bos is not None and self.forced_bos < 0:
+            raise ValueError(f"forced_bos must be a token id of at least 0: got {self.forced_bos}; leave it out to force none")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32): got {self.seed}")
         if "" in self.stop:
@@ -78,17 +91,28 @@ class Drawing(NamedTuple):
     top_p: Float[ArrayLike, ""] | None
     min_p: Float[ArrayLike, ""] | None
     repetition_penalty: Float[ArrayLike, ""] | None
-    suppress: Int[ArrayLike, " X"] | None = None
+    constraints: Constraints | None = None
+    """Tokens that are forced or barred."""
 
 
-def make_drawing(sampling: SamplingConfig) -> Drawing:
+def make_drawing(sampling: SamplingConfig, constraints: Constraints | None = None) -> Drawing:
     """What `sample` needs of the sampling."""
     penalty = _float32(sampling.repetition_penalty)
-    suppress = np.asarray(sampling.suppress, np.int32) if sampling.suppress else None
     if sampling.temperature == 0:
-        return Drawing(None, None, None, None, penalty, suppress)
+        return Drawing(None, None, None, None, penalty, constraints)
     top_k = None if sampling.top_k is None else np.int32(min(sampling.top_k, np.iinfo(np.int32).max))
-    return Drawing(_float32(sampling.temperature), top_k, _float32(sampling.top_p), _float32(sampling.min_p), penalty, suppress)
+    filters = top_k, _float32(sampling.top_p), _float32(sampling.min_p)
+    return Drawing(_float32(sampling.temperature), *filters, penalty, constraints)
+
+
+def find_constraints(sampling: SamplingConfig, prompts: Sequence[Sequence[int]], vocab_size: int) -> Constraints | None:
+    """The tokens that the sampling forces or bars in texts that begin with these prompts.
+
+    Raises:
+      ValueError: a token is forced that cannot be written.
+    """
+    fields = ("max_tokens", "suppress", "begin_suppress", "forced_bos", "forced_eos")
+    return make_constraints(prompts, vocab_size, **{name: getattr(sampling, name) for name in fields})
 
 
 def _float32(value: float | None) -> np.float32 | None:
@@ -102,6 +126,7 @@ def sample(
     logits: Float[Array, "B V"],
     drawing: Drawing,
     seen: Bool[Array, "B V"] | None = None,
+    drawn: Int[Array, ""] | None = None,
 ) -> Int[Array, " B"]:
     """Draws one token a row, after the steps that `drawing` names, in the order of this file.
 
@@ -110,13 +135,15 @@ def sample(
     Args:
       keys: one key a row, so that what a row draws does not depend on the rows beside it.
       seen: the tokens that a row has so far; only the repetition penalty reads it.
+      drawn: how many were drawn before; only the constraints read it.
     """
     logits = logits.astype(jnp.float32)
     if drawing.repetition_penalty is not None:
         assert seen is not None, "the repetition penalty needs to know the tokens so far"
         logits = apply_repetition_penalty(logits, seen, drawing.repetition_penalty)
-    if drawing.suppress is not None:
-        logits = logits.at[:, drawing.suppress].set(-jnp.inf)
+    if drawing.constraints is not None:
+        assert drawn is not None, "constraints need to know how many tokens were drawn"
+        logits = constrain(logits, drawing.constraints, drawn)
     if drawing.temperature is None:
         return jnp.argmax(logits, axis=-1)
     logits = apply_temperature(logits, drawing.temperature)

@@ -13,7 +13,7 @@ from jaxllm.interchange.keymap import Tensor
 from jaxllm.interchange.open import Published, find_family, is_gguf, known_families, open_published
 from jaxllm.interchange.safetensors_folder import SafetensorsFolder, open_tensors
 from jaxllm.interchange.sentence import SentenceConfig, read_sentence_config
-from jaxllm.interchange.stream import TensorSource, load_params
+from jaxllm.interchange.stream import TensorSource, load_params, stored_dtypes
 from jaxllm.interchange.vocabulary import resize_vocabulary
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "read_sentence_config",
     "resize_vocabulary",
     "resolve",
+    "stored_dtypes",
     "write_folder",
 ]

@@ -138,13 +138,18 @@ def read_config_file(folder: Path) -> ConfigReader:
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(f"expected config.json in {folder}: it holds {there}; name the folder of a published model")
+    return ConfigReader(read_fields(path), path)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields in a JSON file."""
     try:
         fields = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); copy or download it again") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold fields, {{...}}: got {type(fields).__name__}; copy or download it again")
-    return ConfigReader(fields, path)
+    return fields
 
 
 def _kind(value: Any) -> str:

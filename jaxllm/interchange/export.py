@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from jaxllm.data.image_input import ImageInput
 from jaxllm.interchange.config_reader import ConfigReader
 from jaxllm.interchange.family import Family
-from jaxllm.interchange.generation import GenerationDefaults, generation_fields
+from jaxllm.interchange.generation import FILE, GenerationDefaults, generation_fields
 from jaxllm.interchange.keymap import BoundTensor, Index, bind_all
 from jaxllm.interchange.open import read_config
+from jaxllm.interchange.preprocessor import write_image_input
 from jaxllm.interchange.safetensors_folder import Outgoing, write_tensors
 from jaxllm.interchange.sentence import SentenceConfig, write_sentence_config
-from jaxllm.models import VisionConfig
+from jaxllm.models import EncoderDecoderConfig, TransformerConfig, VisionConfig
 
 SHARD_BYTES = 5 * 10**9
 _NOT_COMPUTED = ("dropout", "init_std", "param_dtype", "compute_dtype", "layer_loop", "norm_barrier", "remat", "label_names")
@@ -33,10 +35,11 @@ def write_folder(
     config: Any,
     params: Any,
     tokenizer: Any = None,
-    dtype: str | None = None,
+    dtype: str | Mapping[str, str] | None = None,
     max_shard_bytes: int = SHARD_BYTES,
     generation: GenerationDefaults | None = None,
     sentence: SentenceConfig | None = None,
+    image_input: ImageInput | None = None,
 ) -> Path:
     """Writes a folder that Hugging Face transformers loads, and so does `open_published`.
 
@@ -46,9 +49,11 @@ def write_folder(
 
     Args:
       tokenizer: its `save(folder)` writes its files, and its special tokens go into config.json.
-      dtype: the type to store. By default that of each parameter.
-      generation: tokens for generation_config.json.
+      dtype: the type to store, or one for each published tensor, such as `stored_dtypes` gives. By default, and for tensors
+        without one, that of the parameter.
+      generation: tokens for config.json and generation_config.json; they count for more than the tokenizer's.
       sentence: how a sentence encoder makes one vector of a text, for the files of sentence-transformers.
+      image_input: how pictures become the input of a model of images, for preprocessor_config.json.
 
     Raises:
       FileExistsError: `dst` is there already.
@@ -65,18 +70,20 @@ def write_folder(
     unfinished.mkdir(parents=True)
     try:
         content = {**special, **fields, "dtype": str(written)}
-        if generation is not None and len(generation.eos_ids) == 1:
-            content["eos_token_id"] = generation.eos_ids[0]
+        if generation is not None:
+            told = generation_fields(generation)
+            # A list of ends is for generation only; what config.json says of padding and the start is for training, too.
+            content |= {name: told[name] for name in _SPECIAL if isinstance(told.get(name), int)}
+            if writes_text(config):  # transformers reads nothing of config.json beside this file
+                start = {name: content[name] for name in _GENERATION if content.get(name) is not None}
+                (unfinished / FILE).write_text(json.dumps(start | told, indent=2) + "\n", "utf-8")
         (unfinished / "config.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         if tokenizer is not None:
             tokenizer.save(unfinished)
-        if generation is not None and (len(generation.eos_ids) > 1 or generation.suppress):
-            # transformers reads nothing of config.json beside this file.
-            known = {name: content[name] for name in _GENERATION if content.get(name) is not None}
-            text = json.dumps({**known, **generation_fields(generation)}, indent=2) + "\n"
-            (unfinished / "generation_config.json").write_text(text, "utf-8")
         if sentence is not None:
             write_sentence_config(unfinished, sentence, config.embed_dim)
+        if image_input is not None:
+            write_image_input(unfinished, image_input, config)
         write_tensors(unfinished, outgoing, max_shard_bytes)
         unfinished.rename(dst)
     except BaseException:
@@ -86,10 +93,17 @@ def write_folder(
 
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-_GENERATION = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+_GENERATION = ("decoder_start_token_id", *_SPECIAL)
 
 
-def published_tensors(family: Family, config: Any, params: Any, dtype: str | None = None) -> list[Outgoing]:
+def writes_text(config: Any) -> bool:
+    """Whether a model of this config has a `generate`."""
+    if isinstance(config, EncoderDecoderConfig):
+        return True
+    return isinstance(config, TransformerConfig) and config.causal and config.head.kind == "vocabulary"
+
+
+def published_tensors(family: Family, config: Any, params: Any, dtype: str | Mapping[str, str] | None = None) -> list[Outgoing]:
     """Every published tensor that these parameters are; each is made when asked for. Serves for gradients as well."""
     leaves = {"/".join(str(key.key) for key in keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
     bound = bind_all(family.tensors(config), {path: tuple(leaf.shape) for path, leaf in leaves.items()})
@@ -154,14 +168,15 @@ def _computed(config: Any, *, of_images: bool = False) -> dict[str, Any]:
     }
 
 
-def _outgoing(tensor: BoundTensor, index: Index, leaves: dict[str, Any], dtype: str | None) -> Outgoing:
-    parts = [leaves[path] for path in tensor.tensor.paths]
-    kind = jnp.dtype(dtype or parts[0].dtype)
+def _outgoing(tensor: BoundTensor, index: Index, leaves: dict[str, Any], dtype: str | Mapping[str, str] | None) -> Outgoing:
+    parts, name = [leaves[path] for path in tensor.tensor.paths], tensor.name(index)
+    wanted = dtype.get(name) if isinstance(dtype, Mapping) else dtype
+    kind = jnp.dtype(wanted or parts[0].dtype)
 
     def make() -> Shaped[np.ndarray, "..."]:
         return tensor.to_published([_at(part, index) for part in parts]).astype(kind, copy=False)
 
-    return Outgoing(tensor.name(index), tensor.shape, kind, make)
+    return Outgoing(name, tensor.shape, kind, make)
 
 
 def _at(array: Any, index: Sequence[int]) -> Shaped[np.ndarray, "..."]:

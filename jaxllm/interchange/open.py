@@ -1,5 +1,6 @@
 """What a folder or a name holds: its family, our config, and its tensors, still on disk."""
 
+import dataclasses
 import difflib
 import pkgutil
 from dataclasses import dataclass
@@ -9,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from jaxllm.data import Tokenizer, load_tokenizer
+from jaxllm.data.image_input import ImageInput
 from jaxllm.interchange import families
 from jaxllm.interchange.config_reader import ConfigReader, read_config_file
 from jaxllm.interchange.family import Family
-from jaxllm.interchange.generation import GenerationDefaults, generation_defaults, read_generation
+from jaxllm.interchange.generation import GenerationDefaults, generation_defaults, read_generation, read_start_id
 from jaxllm.interchange.gguf_config import read_gguf_config, read_gguf_pooling
-from jaxllm.interchange.gguf_file import open_gguf
+from jaxllm.interchange.gguf_file import GgufFile, open_gguf
 from jaxllm.interchange.gguf_model import published_tensors
 from jaxllm.interchange.gguf_tokenizer import read_gguf_tokenizer
 from jaxllm.interchange.hub import resolve
+from jaxllm.interchange.preprocessor import read_image_input
 from jaxllm.interchange.safetensors_folder import open_tensors
 from jaxllm.interchange.sentence import SentenceConfig, read_sentence_config
 from jaxllm.interchange.stream import TensorSource
+from jaxllm.models import EncoderDecoderConfig, VisionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class Published:
     """Its weights, to be read a slice at a time."""
     generation: GenerationDefaults
     """How its texts end."""
+    gguf: GgufFile | None = None
+    """The GGUF file, opened, where it is in one."""
 
     def load_tokenizer(self) -> Tokenizer:
         """Its tokenizer.
@@ -45,11 +51,15 @@ class Published:
           FileNotFoundError: there is none.
           ValueError: it is damaged or not supported.
         """
-        return read_gguf_tokenizer(open_gguf(self.source)) if is_gguf(self.source) else load_tokenizer(self.source)
+        return load_tokenizer(self.source) if self.gguf is None else read_gguf_tokenizer(self.gguf)
 
     def read_sentence(self) -> SentenceConfig | None:
         """How it makes one vector of a text, where that is published with it."""
-        return read_gguf_pooling(open_gguf(self.source)) if is_gguf(self.source) else read_sentence_config(self.source)
+        return read_sentence_config(self.source) if self.gguf is None else read_gguf_pooling(self.gguf)
+
+    def read_image_input(self) -> ImageInput | None:
+        """How pictures become its input, where that is published with it."""
+        return read_image_input(self.source, self.config) if isinstance(self.config, VisionConfig) else None
 
 
 @cache
@@ -99,7 +109,9 @@ def open_published(name_or_path: str | Path) -> Published:
     tensors = open_tensors(source) if file is None else published_tensors(file)
     if family.settle is not None:
         config = family.settle(config, tensors.names)
-    return Published(source=source, family=family, config=config, tensors=tensors, generation=generation)
+    if file is None and isinstance(config, EncoderDecoderConfig) and (start := read_start_id(source)) is not None:
+        config = dataclasses.replace(config, start_id=start)
+    return Published(source=source, family=family, config=config, tensors=tensors, generation=generation, gguf=file)
 
 
 def is_gguf(path: str | Path) -> bool:

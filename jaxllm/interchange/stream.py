@@ -58,8 +58,7 @@ def load_params(
       ValueError: tensors that are missing, unexpected or of a wrong shape or type; all of them are named.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(abstract_params)
-    shapes = {_path(keys): tuple(leaf.shape) for keys, leaf in leaves}
-    bound = bind_all(family.tensors(config), shapes)
+    bound = _bound(family, config, leaves)
     stored = match_names(source, family, published_shapes(bound))
     owners = {path: (tensor, part) for tensor in bound for part, path in enumerate(tensor.tensor.paths)}
     if shardings is None:
@@ -71,6 +70,19 @@ def load_params(
         for (keys, leaf), place in zip(leaves, places, strict=True)
     ]
     return jax.tree.unflatten(structure, arrays)
+
+
+def _bound(family: Family, config: Any, leaves: Sequence[tuple[Any, Any]]) -> list[BoundTensor]:
+    return bind_all(family.tensors(config), {_path(keys): tuple(leaf.shape) for keys, leaf in leaves})
+
+
+def stored_dtypes(source: TensorSource, family: Family, config: Any, abstract_params: Any) -> dict[str, str]:
+    """How each published tensor is stored, under the name that an export gives it: what `write_folder` needs to give it back
+    to the byte. Those of more than 32 bits are left out, since parameters have no more."""
+    bound = _bound(family, config, jax.tree_util.tree_leaves_with_path(abstract_params))
+    found, _, _ = _find_names(source, family, published_shapes(bound))
+    kinds = {name: source.dtype(stored) for name, stored in found.items()}
+    return {name: str(kind) for name, kind in kinds.items() if kind.itemsize <= 4}
 
 
 def _load_array(
@@ -128,21 +140,7 @@ def match_names(source: TensorSource, family: Family, expected: Mapping[str, tup
     Raises:
       ValueError: tensors that are missing, unexpected, unequal though tied, or of a wrong shape or type.
     """
-    found: dict[str, str] = {}
-    twins: dict[str, str] = {}
-    unexpected = []
-    for name in source.names:
-        spellings = family.spellings(name)
-        known = next((spelling for spelling in spellings if spelling in expected), None)
-        twin = next(filter(None, (family.stands_for(spelling, expected) for spelling in spellings)), None)
-        if known is not None:
-            found[known] = name
-        elif twin is not None:
-            twins[name] = twin
-        elif not any(map(family.ignores, spellings)):
-            unexpected.append(name)
-    for name, standing_for in twins.items():
-        found.setdefault(standing_for, name)
+    found, twins, unexpected = _find_names(source, family, expected)
     missing = [name for name in expected if name not in found]
     if missing or unexpected:
         problems = [
@@ -160,6 +158,28 @@ def match_names(source: TensorSource, family: Family, expected: Mapping[str, tup
         _check_tensor(source, name, expected[standing_for])
         _check_equal(source, name, found[standing_for])
     return found
+
+
+def _find_names(
+    source: TensorSource, family: Family, expected: Collection[str]
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Expected name -> stored name; stored name of a tied tensor -> what it stands for; and stored names with no place."""
+    found: dict[str, str] = {}
+    twins: dict[str, str] = {}
+    unexpected = []
+    for name in source.names:
+        spellings = family.spellings(name)
+        known = next((spelling for spelling in spellings if spelling in expected), None)
+        twin = next(filter(None, (family.stands_for(spelling, expected) for spelling in spellings)), None)
+        if known is not None:
+            found[known] = name
+        elif twin is not None:
+            twins[name] = twin
+        elif not any(map(family.ignores, spellings)):
+            unexpected.append(name)
+    for name, standing_for in twins.items():
+        found.setdefault(standing_for, name)
+    return found, twins, unexpected
 
 
 def _check_tensor(source: TensorSource, name: str, shape: tuple[int, ...]) -> None:

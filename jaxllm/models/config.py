@@ -67,6 +67,8 @@ class TransformerConfig:
     learned vector for each distance that meets queries (and keys) (arXiv:1803.02155, arXiv:2009.13658)."""
     position_offset: int = 0
     """Position that the first token has in the table or the sinusoids."""
+    position_skips_padding: bool = False
+    """Whether positions that are not given count tokens only, as in RoBERTa, and not the padding before them."""
     sinusoids: Literal["interleaved", "concatenated", "tensor2tensor"] = "interleaved"
     """Layout of sinusoidal positions: sine and cosine in turn; all sines, then all cosines; and that with wavelengths from
     2 pi to 10,000 x 2 pi, both ends included."""

@@ -82,7 +82,8 @@ class Transformer(nn.Module):
         """Logits for each token.
 
         Args:
-          positions: by default counted from 0, or from the number of cached tokens.
+          positions: by default counted from 0, or from the number of cached tokens; padding counts, too, unless the config has
+            position_skips_padding.
           segment_ids: tokens see only their own segment; 0 is padding. By default all in segment 1.
           token_types: which kind each token is, for a config with `token_types`. By default 0.
           prefix: tokens that their whole segment sees, earlier tokens too; for a causal config.
@@ -98,11 +99,10 @@ class Transformer(nn.Module):
         config = self.config
         _check_capture(config, capture)
         _check_given(config, token_types, prefix, memory, cache)
-        if positions is None:
-            first = 0 if cache is None else cache.length
-            positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
         if segment_ids is None:
             segment_ids = jnp.ones_like(tokens)
+        if positions is None:
+            positions = _count_positions(config, segment_ids, cache)
         if cache is not None and tokens.shape[1] > cache.positions.shape[1]:
             raise ValueError(f"the cache must have room for the tokens: {tokens.shape[1]} for {cache.positions.shape[1]} slots")
         x = self._embed(tokens, positions, token_types, table)
@@ -205,6 +205,14 @@ class _Keys(NamedTuple):
     positions: Int[Array, "B S"]
     segment_ids: Int[Array, "B S"]
     prefix: Bool[Array, "B S"] | None
+
+
+def _count_positions(config: TransformerConfig, segment_ids: Int[Array, "B T"], cache: Cache | None) -> Int[Array, "B T"]:
+    if config.position_skips_padding:
+        before = 0 if cache is None else jnp.sum(cache.segment_ids != 0, axis=1, keepdims=True, dtype=jnp.int32)
+        return jnp.maximum(before + jnp.cumsum(segment_ids != 0, axis=1, dtype=jnp.int32) - 1, 0)
+    first = 0 if cache is None else cache.length
+    return jnp.broadcast_to(first + jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None, :], segment_ids.shape)
 
 
 def _check_capture(config: TransformerConfig, capture: Collection[str]) -> None:

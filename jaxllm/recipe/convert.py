@@ -1,9 +1,10 @@
 """A model from one layout to another: published folders, GGUF files, runs and our own model folders."""
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
-from jaxllm.interchange import Family, GenerationDefaults, find_family, known_families, published_config, write_folder
+from jaxllm.interchange import Family, find_family, known_families, published_config, write_folder
 from jaxllm.models import ModelConfig
 from jaxllm.recipe.load import load
 from jaxllm.recipe.loaded import Loaded
@@ -28,7 +29,8 @@ def convert(
     Args:
       source: anything that `load` takes.
       to: "hf", a Hugging Face folder; or "jaxllm", a checkpoint that restores on any mesh.
-      dtype: the type to store. By default that of a run's parameters, and float32 of others.
+      dtype: the type to store. By default that of a run's parameters; of a published folder that goes out again as one, each
+        tensor's own, so that it comes out equal to the byte; and float32 of others.
       architecture: the published class to export as. By default the one it came from, else one that says what its config
         says.
 
@@ -46,9 +48,21 @@ def convert(
         write_model_folder(destination, loaded)
         return destination
     family = _family(loaded, architecture)
-    generation = GenerationDefaults(loaded.eos_ids, loaded.suppress)
+    if loaded.prefix:
+        warnings.warn(
+            f"{source} reads a prompt from both sides, which no published class does: what the new folder writes will differ",
+            stacklevel=2,
+        )
     return write_folder(
-        destination, family, loaded.config, loaded.params, loaded.tokenizer, generation=generation, sentence=loaded.sentence
+        destination,
+        family,
+        loaded.config,
+        loaded.params,
+        loaded.tokenizer,
+        dtype=loaded.stored_dtypes if dtype is None else None,
+        generation=loaded.generation,
+        sentence=loaded.sentence,
+        image_input=loaded.image_input,
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
-from jaxllm.data import Tokenizer
+from jaxllm.data import ImageDataConfig, Tokenizer
+from jaxllm.data.image_input import ImageInput
 from jaxllm.hardware import require_devices, set_up
-from jaxllm.interchange import Published, load_params, open_published
+from jaxllm.interchange import GenerationDefaults, Published, load_params, open_published, stored_dtypes
 from jaxllm.models import Model, VisionConfig, abstract_params, make_model
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.device_config import device_config, with_dtype
@@ -22,6 +23,7 @@ from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.sharding import MeshConfig, MeshError, make_mesh, shardings_for
 from jaxllm.training import abstract_state, evaluation_params, make_optimizer
+from jaxllm.training.objectives import ImageClassification, PrefixLM
 
 
 def load(
@@ -60,7 +62,24 @@ def _load_run(path: Path, mesh: Mesh, step: int | None, dtype: str | None) -> Lo
     model = make_model(device_config(with_dtype(run.recipe.model, dtype), mesh))
     params, step = restore_params(run, model, mesh, step)
     eos = () if run.tokenizer is None or run.tokenizer.eos_id is None else (run.tokenizer.eos_id,)
-    return Loaded(model=model, params=params, tokenizer=run.tokenizer, source=path, eos_ids=eos, recipe=run.recipe, step=step)
+    return Loaded(
+        model=model,
+        params=params,
+        tokenizer=run.tokenizer,
+        source=path,
+        generation=GenerationDefaults(eos_ids=eos),
+        prefix=isinstance(run.recipe.objective, PrefixLM),
+        image_input=_trained_input(run.recipe),
+        recipe=run.recipe,
+        step=step,
+    )
+
+
+def _trained_input(recipe: Recipe) -> ImageInput | None:
+    """How pictures become what a run has been trained with."""
+    if isinstance(recipe.objective, ImageClassification) and isinstance(recipe.data, ImageDataConfig):
+        return recipe.objective.image_input(recipe.data)
+    return None
 
 
 def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> Loaded:
@@ -76,10 +95,11 @@ def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> L
         params=params,
         tokenizer=None if isinstance(config, VisionConfig) else _published_tokenizer(published),
         source=published.source,
-        eos_ids=published.generation.eos_ids,
-        suppress=published.generation.suppress,
+        generation=published.generation,
         sentence=published.read_sentence(),
+        image_input=published.read_image_input(),
         architecture=published.family.architectures[0],
+        stored_dtypes=stored_dtypes(published.tensors, published.family, config, abstract),
     )
 
 

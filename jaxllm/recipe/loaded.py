@@ -1,8 +1,8 @@
 """A model ready to be used: called, asked to write, or to embed texts."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Float, Float32, Int
 
 from jaxllm.data import Tokenizer
+from jaxllm.data.image_input import ImageInput, is_picture, prepare_images
 from jaxllm.inference import SamplingConfig, embed, generate
-from jaxllm.interchange import SentenceConfig
+from jaxllm.interchange import GenerationDefaults, SentenceConfig
+from jaxllm.interchange.labels import default_names
 from jaxllm.models import EncoderDecoder, Model, ModelConfig, Output, Transformer, TransformerConfig, VisionTransformer
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.training.objectives import PrefixLM
 
 Chat = Sequence[dict[str, str]]
 
@@ -32,14 +33,18 @@ class Loaded:
     """None for images, and where a published folder has none."""
     source: Path
     """Where it was loaded from."""
-    eos_ids: tuple[int, ...] = ()
-    """Tokens that end a text."""
-    suppress: tuple[int, ...] = ()
-    """Tokens that it was published with as never to be written."""
+    generation: GenerationDefaults = GenerationDefaults()
+    """Tokens that end a text, and those that are forced or barred in what it writes."""
+    prefix: bool = False
+    """Whether it reads a prompt from both sides, having been trained by the objective PrefixLM."""
     sentence: SentenceConfig | None = None
     """How a published sentence encoder makes one vector of a text."""
+    image_input: ImageInput | None = None
+    """How pictures become the input of a model of images: as it was trained with, or as its preprocessor_config.json says."""
     architecture: str | None = None
     """The published class it was loaded as or can be exported as; None for a model that was trained here."""
+    stored_dtypes: Mapping[str, str] = field(default_factory=dict)
+    """The type that each published tensor had in the folder it was loaded from, which an export keeps."""
     recipe: Recipe | None = None
     """What it was trained by, for a run."""
     step: int | None = None
@@ -51,28 +56,31 @@ class Loaded:
 
     def __call__(
         self,
-        tokens: Int[ArrayLike, "B T"] | Sequence[Sequence[int]] | None = None,
+        tokens: Int[ArrayLike, "B S"] | Sequence[Sequence[int]] | None = None,
         mask: ArrayLike | None = None,
         decoder_tokens: Int[ArrayLike, "B T"] | Sequence[Sequence[int]] | None = None,
         *,
-        images: ArrayLike | None = None,
+        images: Any = None,
         **arguments: Any,
     ) -> Output:
         """The model's output, with `.logits` and `.hidden`.
 
         As in most models of Hugging Face transformers, positions count from the beginning of a row, padding included, unless
-        `positions` are given; that matters where a row is padded on the left. RoBERTa counts tokens only.
+        `positions` are given or the config has position_skips_padding, as RoBERTa's does; that matters where a row is padded on
+        the left.
 
         Args:
           mask: 1 for tokens, 0 for padding. By default no padding.
           decoder_tokens: what the decoder of an encoder-decoder has written so far.
-          images: [B, height, width, channels] or [B, channels, height, width], normalized.
+          images: pictures, as `images` takes them; or an array [B, height, width, channels] or [B, channels, height, width] of
+            floats that is normalized already, by the mean and standard deviation of `image_input`.
           arguments: further ones of the model, such as `capture=("hidden", "attention")` or `token_types`.
         """
         if isinstance(self.model, VisionTransformer):
             if images is None:
                 raise ValueError("a model of images is called with images=: got none")
-            return _call(self.model, self.params, _channels_last(images, self.model), **_static(arguments))
+            pixels = self.images(images) if is_picture(images) else images
+            return _call(self.model, self.params, _channels_last(pixels, self.model), **_static(arguments))
         if tokens is None:
             raise ValueError("a model of text is called with tokens: got none")
         stack = self.model.config.encoder if isinstance(self.model, EncoderDecoder) else self.model.config
@@ -86,10 +94,36 @@ class Loaded:
         elif decoder_tokens is not None:
             raise ValueError("decoder_tokens are for a model with encoder and decoder: this one has one stack only")
         if mask is not None:
-            arguments["segment_ids"] = real = jnp.asarray(np.asarray(mask) != 0, jnp.int32)
-            if stack.position_offset and not stack.causal and not self.reads_prompt:
-                arguments.setdefault("positions", jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0))  # as RoBERTa counts
+            arguments["segment_ids"] = jnp.asarray(np.asarray(mask) != 0, jnp.int32)
         return _call(self.model, self.params, *inputs, **_static(arguments))
+
+    def images(self, images: Any) -> Float32[np.ndarray, "B height width channels"]:
+        """Pictures as the model reads them: scaled, cut and normalized as `image_input` says.
+
+        Args:
+          images: one or several of: a path, a Pillow image, an array of bytes [height, width], with colours last or first.
+        """
+        if not isinstance(self.model, VisionTransformer):
+            raise ValueError(f"images are for a model of images: {self.source} has one of text")
+        if self.image_input is None:
+            size, channels = self.config.image_size, self.config.channels  # type: ignore[union-attr]
+            raise ValueError(
+                f"{self.source} does not say how a picture becomes its input, having no preprocessor_config.json: give it an "
+                f"array of floats [B, {size}, {size}, {channels}] that is normalized as in its training"
+            )
+        return prepare_images(images, self.image_input)
+
+    def classify(self, images: Any) -> list[tuple[str, float]]:
+        """The most likely label of each picture, and its probability.
+
+        m.classify("cat.png")        # [("cat", 0.93)]
+        """
+        logits = self(images=images).logits
+        if logits is None:
+            raise ValueError(f"classify needs a model with labels: {self.source} gives hidden states only")
+        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
+        names = self.config.label_names or default_names(probabilities.shape[1])  # type: ignore[union-attr]
+        return [(names[row.argmax()], float(row.max())) for row in probabilities]
 
     def generate(self, prompts: str | Sequence[str] | Chat, **sampling: Any) -> list[str]:
         """Completions; see `SamplingConfig` for the options.
@@ -102,13 +136,20 @@ class Loaded:
         """
         if isinstance(self.model, VisionTransformer) or self.tokenizer is None:
             raise ValueError(f"generate needs a model of text with a tokenizer: {self.source} has none")
-        self.check_prompts()
-        suppress = tuple(dict.fromkeys([*self.suppress, *sampling.pop("suppress", ())]))
-        config = SamplingConfig(**sampling, suppress=suppress)
+        config = self.sampling(**sampling)
         texts: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
         if texts and isinstance(texts[0], dict):
             texts = [self.chat_ids(texts)]
-        return generate(self.model, self.params, self.tokenizer, texts, config, eos_ids=self.eos_ids)
+        given: Any = {"eos_ids": self.generation.eos_ids, "prefix": self.prefix}
+        return generate(self.model, self.params, self.tokenizer, texts, config, **given)
+
+    def sampling(self, **options: Any) -> SamplingConfig:
+        """The options with the tokens that the model was published with: those never to be written are added to the ones
+        given; what is forced counts where the options do not say otherwise."""
+        published = {name: getattr(self.generation, name) for name in ("forced_bos", "forced_eos")}
+        for name in ("suppress", "begin_suppress"):
+            published[name] = tuple(dict.fromkeys([*getattr(self.generation, name), *options.pop(name, ())]))
+        return SamplingConfig(**{**published, **options})
 
     def embed(self, texts: str | Sequence[str], **options: Any) -> Float[np.ndarray, "B D"]:
         """One vector a text; see `inference.embed`. A sentence encoder has its own pooling as the default."""
@@ -124,14 +165,6 @@ class Loaded:
         if encode is None or self.tokenizer.chat_template is None:  # type: ignore[union-attr]
             raise ValueError(f"a chat needs a tokenizer with a chat template: {self.source} has none; give the prompt as text")
         return encode([{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages))
-
-    def check_prompts(self) -> None:
-        """Refuse to continue prompts with a model that was trained to read them from both sides, which generation cannot."""
-        if self.recipe is not None and isinstance(self.recipe.objective, PrefixLM):
-            raise ValueError(
-                f"{self.source} was trained with a prefix that is read from both sides: generation would read the prompt from "
-                "one side only, so it is not supported; call the model with prefix= instead"
-            )
 
     @property
     def reads_prompt(self) -> bool:

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import load_tokenizer
-from jaxllm.interchange import SentenceConfig
+from jaxllm.data.image_input import ImageInput
+from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.models import ModelConfig, abstract_params, make_model
 from jaxllm.recipe.device_config import device_config, portable_config, with_dtype
 from jaxllm.recipe.loaded import Loaded
@@ -31,12 +32,14 @@ class ModelFile:
     """The model's config."""
     architecture: str | None = None
     """The published class it came from, if it did."""
-    eos_ids: tuple[int, ...] = ()
-    """Tokens that end a text."""
-    suppress: tuple[int, ...] = ()
-    """Tokens that are never to be written."""
+    generation: GenerationDefaults = GenerationDefaults()
+    """Tokens that end a text, and those that are forced or barred in what it writes."""
+    prefix: bool = False
+    """Whether it reads a prompt from both sides."""
     sentence: SentenceConfig | None = None
     """How a sentence encoder makes one vector of a text."""
+    image_input: ImageInput | None = None
+    """How pictures become the input of a model of images."""
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -65,9 +68,10 @@ def _write(folder: Path, loaded: Loaded) -> None:
     described = ModelFile(
         config=portable_config(loaded.config),
         architecture=loaded.architecture,
-        eos_ids=loaded.eos_ids,
-        suppress=loaded.suppress,
+        generation=loaded.generation,
+        prefix=loaded.prefix,
         sentence=loaded.sentence,
+        image_input=loaded.image_input,
     )
     text = json.dumps(to_tree(described, ModelFile), indent=2, ensure_ascii=False)
     (folder / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
@@ -98,8 +102,9 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
         params=params,
         tokenizer=load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None,
         source=folder,
-        eos_ids=described.eos_ids,
-        suppress=described.suppress,
+        generation=described.generation,
+        prefix=described.prefix,
         sentence=described.sentence,
+        image_input=described.image_input,
         architecture=described.architecture,
     )

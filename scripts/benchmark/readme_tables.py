@@ -7,6 +7,7 @@ python scripts/benchmark/readme_tables.py --check  # says whether README.md is a
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from record import newest_record
@@ -42,8 +43,7 @@ def recipes() -> str:
     rows = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         what = path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0].rstrip(".")
-        run = newest_record("run", path.stem)
-        rows.append(f"| `{path.stem}` | {what} | {_figure(run) if run else 'not run'} |")
+        rows.append(f"| `{path.stem}` | {what} | {_run(path.stem)} |")
     return "\n".join(["| recipe | what | run here |", "|---|---|---|", *rows])
 
 
@@ -68,12 +68,55 @@ def speed() -> str:
     return f"| {where['cores']} CPU cores, jax {where['versions']['jax']} | median |\n|---|---|\n{body}"
 
 
-def _figure(run: dict) -> str:
+def _run(name: str) -> str:
+    """What a recipe's run has shown: the figure of its kind, from that kind's own record where there is one."""
+    run = newest_record("run", name)
+    if run is None:
+        return "not run"
+    records = ((figure, newest_record(topic, name)) for topic, figure in FIGURES.items())
+    figure = next((figure(record["results"]) for figure, record in records if record is not None), _loss(run["results"]))
     found, where = run["results"], run["environment"]
+    return f"{figure} after {found['steps']:,} steps, {_minutes(found['seconds'])} on {where['cores']} CPU cores"
+
+
+def _loss(found: dict) -> str:
+    figure = f"validation loss {found['validation_loss']:.3f}"
+    if "validation_perplexity" not in found:
+        return figure
+    return f"{figure}: perplexity {found['validation_perplexity']:.1f}, {found['validation_bits_per_byte']:.2f} bits a byte;"
+
+
+def _translation(found: dict) -> str:
     return (
-        f"validation loss {found['validation_loss']:.3f} after {found['steps']:,} steps, "
-        f"{_minutes(found['seconds'])} on {where['cores']} CPU cores"
+        f"BLEU {found['bleu']:.1f} ± {found['bleu_interval_95']:.1f}, chrF {found['chrf']:.1f} on {found['sentences']:,} test "
+        f"sentences, beam {found['beams']}"
     )
+
+
+def _masked(found: dict) -> str:
+    return (
+        f"test loss {found['test_loss']:.2f} nats a hidden token where the unigram entropy is "
+        f"{found['test_unigram_entropy_nats']:.2f}; {found['test_accuracy']:.1%} of them guessed "
+        f"({found['without_unknown_words']['test_accuracy']:.1%} without `<unk>`)"
+    )
+
+
+def _spans(found: dict) -> str:
+    return f"test loss {found['test_loss']:.2f} nats a token, {found['test_accuracy']:.1%} of tokens right"
+
+
+def _images(found: dict) -> str:
+    low, high = found["interval_95"]
+    return f"accuracy {found['test_accuracy']:.1%} ({low:.1%} to {high:.1%}) on {found['test_images']:,} test images"
+
+
+FIGURES: dict[str, Callable[[dict], str]] = {
+    "translation_bleu": _translation,
+    "masked_words": _masked,
+    "span_filling": _spans,
+    "image_accuracy": _images,
+}
+"""By topic of the record."""
 
 
 def _minutes(seconds: float) -> str:

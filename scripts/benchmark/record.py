@@ -54,7 +54,7 @@ def write_named_record(topic: str, name: str, config: dict[str, Any], results: d
     }
     path = RESULTS / f"{topic}--{name}--{device}--{record['date']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 

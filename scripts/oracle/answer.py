@@ -3,8 +3,9 @@
     python scripts/oracle/answer.py        # a Python with torch and transformers
 
 Reads names of folders from its input, one a line. A folder is a published one with inputs.npz beside config.json: the
-keywords to call the model with. Writes outputs.npz there, with `logits`, or `hidden` of a model without a head, in float32;
-then prints one line, a JSON string: empty, or what went wrong. Missing and unexpected weights are wrong.
+keywords to call the model with. Writes outputs.npz there, with `logits` (of an answer's start and end: both, along the last
+axis), or `hidden` of a model without a head, in float32; then prints one line, a JSON string: empty, or what went wrong.
+Missing and unexpected weights are wrong.
 """
 # pyright: reportMissingImports=false
 
@@ -17,6 +18,9 @@ import numpy as np
 import torch
 import transformers
 
+UNUSED = {"cls.predictions.bias", "lm_head.bias"}
+"""What a head that is not tied has and never uses: it may be missing."""
+
 
 def answer(folder: Path) -> None:
     architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
@@ -27,13 +31,16 @@ def answer(folder: Path) -> None:
         experts_implementation="eager",  # others want widths that are multiples of four
         output_loading_info=True,
     )
-    wrong = {name: sorted(map(str, found)) for name, found in report.items() if found}
+    wrong = {name: sorted(map(str, found)) for name, found in report.items() if set(found) - UNUSED}
     assert not wrong, wrong
     with np.load(folder / "inputs.npz") as file:
         inputs = {name: torch.from_numpy(file[name]) for name in file}
     with torch.no_grad():
         out = model.eval()(**inputs)
-    found = {"logits": out.logits} if "logits" in out else {"hidden": out.last_hidden_state}
+    if "start_logits" in out:
+        found = {"logits": torch.stack([out.start_logits, out.end_logits], dim=-1)}
+    else:
+        found = {"logits": out.logits} if "logits" in out else {"hidden": out.last_hidden_state}
     np.savez(folder / "outputs.npz", **{name: value.numpy() for name, value in found.items()})
 
 

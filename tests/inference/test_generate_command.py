@@ -60,12 +60,14 @@ def test_each_option_reaches_the_sampling(asked, capsys, monkeypatch):
     words = (
         "generate run --prompt a --max-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 "
         "--repetition-penalty 1.2 --seed 7 --stop x --stop yz --num-samples 2 --checkpoint 40 "
-        "--suppress 3 --suppress 5 --num-beams 4 --length-penalty 0.5 --early-stopping"
+        "--suppress 3 --suppress 5 --begin-suppress 1 --forced-bos 6 --forced-eos 2 --forced-eos 4 "
+        "--num-beams 4 --length-penalty 0.5 --early-stopping"
     )
     assert run(words.split()) == 0
     expected = SamplingConfig(
         max_tokens=9, temperature=0.5, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.2, seed=7, stop=("x", "yz"),
-        suppress=(3, 5), num_beams=4, length_penalty=0.5, early_stopping=True,
+        suppress=(3, 5), begin_suppress=(1,), forced_bos=6, forced_eos=(2, 4), num_beams=4,
+        length_penalty=0.5, early_stopping=True,
     )  # fmt: skip
     assert seen == [(expected, 2)] and asked == [("run", 40)]
     assert {field.name for field in dataclasses.fields(SamplingConfig)} == set(SAMPLING)

@@ -13,6 +13,7 @@ from jaxllm.interchange import ConfigReader, find_family, open_published, write_
 from jaxllm.interchange.export import published_config
 from jaxllm.interchange.open import read_config
 from jaxllm.models import HeadConfig
+from jaxllm.recipe import Loaded
 from tests.interchange.battery import golden, load, write_published
 from tests.interchange.encoder_battery import model_inputs
 
@@ -174,3 +175,20 @@ def test_an_encoder_of_images_that_was_made_here_goes_out(tmp_path):
     post = dataclasses.replace(named, encoder=dataclasses.replace(encoder, norm_placement="post"))
     with pytest.raises(ValueError, match="it cannot say encoder="):
         published_config(published.family, post)
+
+
+def test_roberta_counts_its_tokens_itself(tmp_path):
+    """Rows padded on the left and right, told apart by their mask alone, have transformers' logits."""
+    write_published(tmp_path, "RobertaForMaskedLM")
+    published, model, params = load(tmp_path)
+    tokens, more = model_inputs(golden("RobertaForMaskedLM"), published.config)
+    real = np.asarray(more["segment_ids"]) == 1
+    assert not real[0, 0], "no row is padded on the left: the test shows nothing"
+    del more["positions"]
+    want = golden("RobertaForMaskedLM")["logits"][real]
+    np.testing.assert_allclose(model.apply({"params": params}, tokens, **more).logits[real], want, atol=1e-4)
+    loaded = Loaded(model=model, params=params, tokenizer=None, source=tmp_path)
+    np.testing.assert_allclose(loaded(tokens, real, token_types=more["token_types"]).logits[real], want, atol=1e-4)
+    wrong = dataclasses.replace(published.config, position_skips_padding=False)
+    with pytest.raises(ValueError, match="it cannot say position_skips_padding=False"):
+        published_config(published.family, wrong)

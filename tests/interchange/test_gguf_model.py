@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jaxllm
 from jaxllm.interchange.gguf_config import ARCHITECTURES, read_gguf_config
 from jaxllm.interchange.gguf_dequantize import dequantize
 from jaxllm.interchange.gguf_file import open_gguf
 from jaxllm.interchange.gguf_model import published_tensors
 from jaxllm.interchange.stream import TensorSource
 from tests.interchange.gguf_writer import write_gguf
+from tests.interchange.test_gguf_tokenizer import byte_level
 
 VOCAB, WIDTH, FFW, HEADS, KV_HEADS, HEAD, CONTEXT = 11, 32, 48, 4, 2, 8, 16
 GOLDEN = np.load(Path(__file__).parent / "golden" / "gguf_blocks.npz")
@@ -296,3 +298,17 @@ def test_tensors_without_a_place_are_named(tmp_path: Path):
     path = write(tmp_path, "llama", tensors | {"blk.1.ffn_up.weight": ("Q3_K", np.zeros((2, 256), np.float32))})
     with pytest.raises(ValueError, match=r"holds Q3_K \(blk.1.ffn_up.weight\)"):
         published_tensors(open_gguf(path))
+
+
+def test_a_load_reads_the_header_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Config, tensors, tokenizer and pooling come from one reading of the file."""
+    opened = []
+
+    def counted(path):
+        opened.append(path)
+        return open_gguf(path)
+
+    monkeypatch.setattr("jaxllm.interchange.open.open_gguf", counted)
+    tokenizer = {f"tokenizer.ggml.{name}": value for name, value in byte_level().items()}
+    path = write(tmp_path, "llama", to_gguf("llama", published("llama")), **tokenizer)
+    assert jaxllm.load(path).tokenizer is not None and opened == [path]

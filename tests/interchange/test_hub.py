@@ -52,7 +52,7 @@ def test_offline_and_not_in_the_cache(cache):
 
 
 def test_a_revision_that_is_not_in_the_cache(cache):
-    with pytest.raises(FileNotFoundError, match="no model of that name in the hub's cache"):
+    with pytest.raises(FileNotFoundError, match="no revision v2 of it in the hub's cache, and HF_HUB_OFFLINE is set"):
         resolve("someone/tiny-llama", revision="v2", cache_dir=cache)
 
 

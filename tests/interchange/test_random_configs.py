@@ -24,7 +24,7 @@ from jaxllm.interchange.export import published_config
 from jaxllm.interchange.keymap import bind_all, published_shapes
 from jaxllm.interchange.open import read_config
 from jaxllm.models import abstract_params, make_model
-from tests.interchange import random_configs
+from tests.interchange import random_configs, random_encoders
 from tests.interchange.battery import QUICK, load
 from tests.interchange.seeded import seeded
 
@@ -87,6 +87,45 @@ def translation_hidden(*given: Any) -> jax.Array:
     return translation(*given).hidden
 
 
+def encoder_inputs(config: Any) -> Arrays:
+    """No row is padded on the left where a head reads the first token: transformers would read a padded place."""
+    inputs = texts(config)
+    if config.head.pooler:
+        inputs = {
+            name: np.stack([np.roll(row, -before) for row, (before, _) in zip(value, PADDING, strict=True)])
+            for name, value in inputs.items()
+        }
+    if config.position_offset:  # its positions are counted from the tokens that are no padding
+        padding = config.position_offset - 1
+        tokens = np.where(inputs["input_ids"] == padding, padding + 1, inputs["input_ids"])
+        return inputs | {"input_ids": np.where(inputs["attention_mask"] == 1, tokens, padding)}
+    inputs["position_ids"] = np.maximum(np.cumsum(inputs["attention_mask"], axis=1) - 1, 0)
+    if config.token_types:
+        inputs["token_type_ids"] = np.random.default_rng(1).integers(0, config.token_types, inputs["input_ids"].shape)
+    return inputs
+
+
+def encoder_output(model: Any, params: Any, inputs: Arrays) -> jax.Array:
+    tokens, mask = (jnp.asarray(inputs[name], jnp.int32) for name in ("input_ids", "attention_mask"))
+    more = {"token_types": jnp.asarray(inputs["token_type_ids"], jnp.int32)} if "token_type_ids" in inputs else {}
+    positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+    output = model.apply({"params": params}, tokens, positions=positions, segment_ids=mask, **more)
+    return output.hidden if output.logits is None else output.logits
+
+
+def image_inputs(config: Any) -> Arrays:
+    shape = (2, config.channels, config.image_size, config.image_size)
+    return {"pixel_values": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+
+
+def image_logits(model: Any, params: Any, inputs: Arrays) -> jax.Array:
+    return model.apply({"params": params}, jnp.asarray(inputs["pixel_values"].transpose(0, 2, 3, 1))).logits
+
+
+def everywhere(inputs: Arrays) -> np.ndarray:
+    return np.ones(len(next(iter(inputs.values()))), bool)
+
+
 def no_padding_in_the_target(inputs: Arrays) -> np.ndarray:
     return inputs["decoder_attention_mask"] == 1
 
@@ -107,6 +146,16 @@ ROWS |= {
     )
     for name, fields in random_configs.ENCODER_DECODERS.items()
 }
+ROWS |= {
+    name: Row(
+        fields,
+        encoder_inputs,
+        encoder_output,
+        everywhere if name == "BertForSequenceClassification" else no_padding,
+    )
+    for name, fields in random_encoders.TEXTS.items()
+}
+ROWS |= {name: Row(fields, image_inputs, image_logits, everywhere) for name, fields in random_encoders.IMAGES.items()}
 
 
 class Oracle:

@@ -84,3 +84,18 @@ def test_a_prefix_is_refused_where_all_is_seen():
     model = Transformer(tiny("gpt2", causal=False))
     with pytest.raises(ValueError, match="prefix was given to a config with causal=False"):
         jax.eval_shape(lambda key: model.init(key, jnp.arange(8)[None], prefix=jnp.ones((1, 8), bool)), jax.random.key(0))
+
+
+def test_positions_that_skip_padding():
+    """Counted from the tokens alone: padding before them changes nothing, in one call or with a cache."""
+    tokens, zeros = jnp.asarray([[3, 1, 4, 1, 5]]), jnp.zeros((1, 3), jnp.int32)
+    padded, real = jnp.concatenate([zeros, tokens], axis=1), jnp.concatenate([zeros, jnp.ones_like(tokens)], axis=1)
+    config = tiny("gpt2", position_skips_padding=True)
+    model, params = Transformer(config), made(Transformer(config))
+    alone = model.apply({"params": params}, tokens).logits
+    np.testing.assert_allclose(model.apply({"params": params}, padded, segment_ids=real).logits[:, 3:], alone, atol=1e-5)
+    counted = Transformer(tiny("gpt2")).apply({"params": params}, padded, segment_ids=real).logits[:, 3:]
+    assert jnp.abs(counted - alone).max() > 0.01
+    first = model.apply({"params": params}, padded[:, :6], segment_ids=real[:, :6], cache=init_cache(config, 1, 8))
+    rest = model.apply({"params": params}, padded[:, 6:], segment_ids=real[:, 6:], cache=first.cache)
+    np.testing.assert_allclose(jnp.concatenate([first.logits[:, 3:], rest.logits], axis=1), alone, atol=1e-5)

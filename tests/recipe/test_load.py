@@ -12,7 +12,7 @@ import jaxllm
 from jaxllm.cli import run
 from jaxllm.data.config import TokenizerConfig
 from jaxllm.data.tokenizer import CharacterTokenizer, train_tokenizer
-from jaxllm.interchange import SentenceConfig, find_family, write_folder
+from jaxllm.interchange import GenerationDefaults, SentenceConfig, find_family, write_folder
 from jaxllm.models import HeadConfig, TransformerConfig, VisionConfig, init_params, make_model, prune_heads
 from jaxllm.recipe import Loaded, convert, fit
 from jaxllm.recipe.model_folder import write_model_folder
@@ -114,11 +114,17 @@ def test_a_config_without_a_published_class(tmp_path):
 def test_tokens_that_end_a_text_go_along(tmp_path):
 
     llama(tmp_path / "llama")
-    m = dataclasses.replace(jaxllm.load(tmp_path / "llama"), eos_ids=(5, 7), suppress=(2,))
+    said = GenerationDefaults(
+        eos_ids=(5, 7), bos_id=0, pad_id=3, suppress=(2,), begin_suppress=(4, 6), forced_bos=9, forced_eos=(7,)
+    )
+    m = dataclasses.replace(jaxllm.load(tmp_path / "llama"), generation=said)
     write_model_folder(tmp_path / "ours", m)
     convert(tmp_path / "ours", tmp_path / "back")
     back = jaxllm.load(tmp_path / "back")
-    assert (back.eos_ids, back.suppress) == ((5, 7), (2,))
+    assert back.generation == said == jaxllm.load(tmp_path / "ours").generation
+    sampling = back.sampling(max_tokens=3, suppress=(1, 2), begin_suppress=(5,), forced_bos=None)
+    assert (sampling.suppress, sampling.begin_suppress) == ((2, 1), (4, 6, 5))
+    assert (sampling.forced_bos, sampling.forced_eos, back.sampling().forced_bos) == (None, (7,), 9)
 
 
 def test_generate_from_a_published_folder(tmp_path, capsys):

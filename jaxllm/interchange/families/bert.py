@@ -12,8 +12,8 @@ from jaxllm.interchange.rows import from_heads, linear, norm, to_heads
 from jaxllm.models import HeadConfig, TransformerConfig
 
 
-def read_encoder(reader: ConfigReader, head: HeadConfig, position_offset: int = 0) -> TransformerConfig:
-    """What BERT and RoBERTa share."""
+def read_encoder(reader: ConfigReader, head: HeadConfig, position_offset: int = 0, **more: Any) -> TransformerConfig:
+    """What BERT and RoBERTa share, and more fields of our config."""
     reader.must_be("position_embedding_type", "absolute")
     reader.ignore("attention_probs_dropout_prob", "classifier_dropout", *_UNREAD)
     return TransformerConfig(
@@ -33,6 +33,7 @@ def read_encoder(reader: ConfigReader, head: HeadConfig, position_offset: int = 
         dropout=float(reader.read("hidden_dropout_prob", 0.1)),
         tie_embeddings=reader.read("tie_word_embeddings", True),
         head=head,
+        **more,
     )
 
 

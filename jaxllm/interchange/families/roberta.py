@@ -1,4 +1,4 @@
-"""RoBERTa: BERT with positions that begin behind the padding token's id."""
+"""RoBERTa: BERT with positions that begin behind the padding token's id and count tokens only."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxllm.models import HeadConfig, TransformerConfig
 
 def read_config(reader: ConfigReader) -> TransformerConfig:
     head = HeadConfig(bias=True, transform=True)  # its activation is GELU, whatever hidden_act is
-    return read_encoder(reader, head, position_offset=reader.read("pad_token_id", 1) + 1)
+    return read_encoder(reader, head, position_offset=reader.read("pad_token_id", 1) + 1, position_skips_padding=True)
 
 
 def write_config(config: TransformerConfig) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from jax import Array
 from jaxtyping import Float32, Int64, UInt8, UInt64
 
 from jaxllm.data import Batch, DataConfig, ImageDataConfig, Tokenizer
-from jaxllm.data.images import ImageData, ImageSource
+from jaxllm.data.image_input import ImageInput
+from jaxllm.data.images import ImageData, ImageSource, table_input
 from jaxllm.data.rows import Rows
 from jaxllm.models import Model, ModelConfig, VisionConfig, VisionTransformer
 from jaxllm.training.loss import Batch as DeviceBatch
@@ -60,6 +61,10 @@ class ImageClassification:
                 "model and data must have images of one size, in three colours: got "
                 f"model.image_size={model.image_size}, model.channels={model.channels} and data.image_size={data.image_size}"
             )
+
+    def image_input(self, data: ImageDataConfig) -> ImageInput:
+        """How a picture becomes what the model is evaluated with, which the augmentations leave alone."""
+        return dataclasses.replace(table_input(data.image_size), scale=1 / 255, mean=self.mean, std=self.std)
 
     def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
         return 0

@@ -1,0 +1,124 @@
+"""What the hub's errors become: one line each, by what went wrong and what to do."""
+
+import errno
+
+import pytest
+from huggingface_hub import errors
+
+from jaxllm.interchange import resolve
+
+ALL = "there is no folder owner/model, "
+
+
+def answered(kind, status):
+    """An error as the hub's answer of this status makes it."""
+    from huggingface_hub.errors import Response  # of the HTTP client that huggingface_hub has
+    from huggingface_hub.utils import get_session
+
+    request = get_session().build_request("GET", "https://huggingface.co/api/models/owner/model")
+    return kind(f"{status} Client Error.\n\nRequest ID: Root=1-2-3", response=Response(status, request=request))
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+CASES = {
+    "gated": (
+        lambda: answered(errors.GatedRepoError, 403),
+        "the hub's owner/model is gated: accept its terms at https://huggingface.co/owner/model, then log in with `hf auth "
+        "login`",
+    ),
+    "not there, or private": (
+        lambda: answered(errors.RepositoryNotFoundError, 404),
+        ALL + "and the hub has no model of that name, or a private one: check the name, or log in with `hf auth login`",
+    ),
+    "a wrong token": (
+        lambda: answered(errors.HfHubHTTPError, 401),
+        ALL + "and the hub has no model of that name, or a private one: check the name, or log in with `hf auth login`",
+    ),
+    "a token without the right": (
+        lambda: answered(errors.HfHubHTTPError, 403),
+        "the hub's owner/model may not be read with your token: ask its owner, or log in with another by `hf auth login`",
+    ),
+    "a revision": (
+        lambda: answered(errors.RevisionNotFoundError, 404),
+        "the hub's owner/model has no revision v7: name a branch, tag or commit that it has, or leave it out",
+    ),
+    "disabled": (
+        lambda: answered(errors.DisabledRepoError, 403),
+        "the hub's owner/model was disabled there: take another model, or a copy of it",
+    ),
+    "busy": (
+        lambda: answered(errors.HfHubHTTPError, 429),
+        "the hub answered 429 for owner/model: try again later, or copy its folder here",
+    ),
+    "down and not in the cache": (
+        lambda: caused(errors.LocalEntryNotFoundError("no snapshot"), answered(errors.HfHubHTTPError, 503)),
+        "the hub answered 503 for owner/model, and its cache has no revision v7 of it: try again later, or copy its folder "
+        "here",
+    ),
+    "no connection": (
+        lambda: caused(errors.LocalEntryNotFoundError("no snapshot"), ConnectionError("no route")),
+        ALL + "no revision v7 of it in the hub's cache, and the hub cannot be reached: download it where there is a "
+        "connection (`hf download owner/model`) and copy it here",
+    ),
+    "no connection in the middle": (
+        lambda: errors.HfHubHTTPError.__mro__[1]("Connection reset"),
+        ALL + "no revision v7 of it in the hub's cache, and the hub cannot be reached: download it where there is a "
+        "connection (`hf download owner/model`) and copy it here",
+    ),
+    "a name that the hub cannot have": (
+        lambda: errors.HFValidationError("Cannot have -- or .. in repo_id: 'owner/model'."),
+        ALL + "and it is not a name on the hub: Cannot have -- or .. in repo_id: 'owner/model'.",
+    ),
+    "a full disk": (
+        lambda: OSError(errno.ENOSPC, "No space left on device", "/cache/blobs/1.incomplete"),
+        "the disk of /cache/blobs/1.incomplete is full: make room for owner/model, or name another place by HF_HOME",
+    ),
+    "a folder of another": (
+        lambda: PermissionError(errno.EACCES, "Permission denied", "/cache"),
+        "/cache may not be written: make it yours, or name another place for downloads such as owner/model by HF_HOME",
+    ),
+    "another trouble of the disk": (
+        lambda: OSError(errno.EIO, "Input/output error", "/cache/blobs/1"),
+        "the files of owner/model could not be stored: [Errno 5] Input/output error: '/cache/blobs/1'; mend that, or name "
+        "another place by HF_HOME",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_error_says_what_to_do(case, monkeypatch, tmp_path):
+    make, message = CASES[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    def download(*args, **options):
+        raise make()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(OSError) as error:
+        resolve("owner/model", revision="v7")
+    assert str(error.value) == message and error.value.__cause__ is not None
+
+
+def test_a_download_that_was_cut_off_is_told_from_one_that_never_was(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def download(*args, **options):
+        raise errors.IncompleteSnapshotError("Missing files: model.safetensors", str(tmp_path))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(FileNotFoundError, match="the hub's cache has owner/model in part only, and HF_HUB_OFFLINE is set: "):
+        resolve("owner/model")
+
+
+def test_the_nearest_folder_is_named_where_the_name_may_be_a_slip(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "models").mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: (_ for _ in ()).throw(CASES["a wrong token"][0]()))
+    with pytest.raises(FileNotFoundError, match="; folders with names like it: owner/models"):
+        resolve("owner/model")
