@@ -1,12 +1,15 @@
 """A small BERT: masked language modeling on whole words, on books, Wikipedia and web text.
 
-Reproduces  nothing exact: BERT (arXiv:1810.04805) at the size "mini" of arXiv:1908.08962, without next-sentence prediction
+Reproduces  nothing exact: BERT (arXiv:1810.04805) at the size "mini" of arXiv:1908.08962, without next-sentence prediction, and
+            with norms before sublayers and rotary positions, as ModernBERT (arXiv:2412.13663). With BERT's own learned positions
+            and norms behind sublayers it still guessed by frequency alone after 430 steps (validation loss 6.67; this one 5.6)
 Data        Gutenberg books, a little Wikipedia and C4, and WikiText-2 `valid` to train on; WikiText-2 `test` to report:
               jaxllm data build bert_text gutenberg/ wiki_c4_demo/ wikitext2/valid.txt --encoding utf-8,latin-1 \
                 --test wikitext2/test.txt --validation-fraction 0.02 --split-by characters
 Command     jaxllm train configs/bert_mini.py
-Hardware    two CPU cores
-Result      not run yet
+Hardware    two CPU cores, 21 minutes by their pace when nothing else ran (0.71 s a step); the recorded run shared them: 31
+Result      scripts/benchmark/results/{run,masked_words}--bert_mini--*.json: WikiText-2 test, 4.13 nats a hidden token, where
+            the unigram entropy is 6.41; 38.9 % of them guessed, 29.6 % without the literal <unk>
 """
 
 from jaxllm.checkpoint import CheckpointConfig
@@ -29,9 +32,9 @@ def config() -> Recipe:
             embed_dim=256,
             context_len=128,
             activation="gelu",
-            norm_placement="post",
+            norm_placement="pre",
             embed_norm=True,
-            norm_epsilon=1e-12,
+            position="rotary",
             head=HeadConfig(bias=True, transform=True),
         ),
         data=DataConfig(
@@ -42,7 +45,7 @@ def config() -> Recipe:
         ),
         objective=MaskedLM(whole_words=True),
         optimizer=OptimizerConfig(
-            learning_rate=1e-3, b2=0.98, schedule=ScheduleConfig(kind="linear", warmup_steps=200, final_fraction=0.0)
+            learning_rate=1e-3, b2=0.98, schedule=ScheduleConfig(kind="linear", warmup_steps=100, final_fraction=0.0)
         ),
         evaluate=EvaluateConfig(every=300),
         checkpoint=CheckpointConfig(every=300),
