@@ -1,8 +1,8 @@
 """A small BERT: masked language modeling on whole words, on books, Wikipedia and web text.
 
-Reproduces  nothing exact: BERT (arXiv:1810.04805) at the size "mini" of arXiv:1908.08962, without next-sentence prediction, and
-            with norms before sublayers and rotary positions, as ModernBERT (arXiv:2412.13663). With BERT's own learned positions
-            and norms behind sublayers it still guessed by frequency alone after 430 steps (validation loss 6.67; this one 5.6)
+Reproduces  nothing exact: BERT (arXiv:1810.04805) at the size "mini" of arXiv:1908.08962, without next-sentence prediction,
+            and with norms before sublayers and rotary positions, as ModernBERT (arXiv:2412.13663). With BERT's own learned
+            positions and norms behind sublayers it still guessed by frequency after 430 steps (6.67; this one 5.6 after 300)
 Data        Gutenberg books, a little Wikipedia and C4, and WikiText-2 `valid` to train on; WikiText-2 `test` to report:
               jaxllm data build bert_text gutenberg/ wiki_c4_demo/ wikitext2/valid.txt --encoding utf-8,latin-1 \
                 --test wikitext2/test.txt --validation-fraction 0.02 --split-by characters
