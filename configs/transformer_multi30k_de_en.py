@@ -5,7 +5,7 @@ Data        Multi30k, task 1, 29,000 pairs (https://github.com/multi30k/dataset)
               jaxllm data build multi30k train.de.gz train.en.gz --pair de en --validation val.de.gz val.en.gz \
                 --test test_2016_flickr.de.gz test_2016_flickr.en.gz
 Command     jaxllm train configs/transformer_multi30k_de_en.py
-Hardware    two CPU cores, an hour by their pace when nothing else ran (1.16 s a step); the recorded run shared them: 84 min
+Hardware    two CPU cores, shared with other work: 84 minutes
 Result      scripts/benchmark/results/{run,translation_bleu}--transformer_multi30k_de_en--*.json: BLEU 39.9 +- 1.6 on the 2016
             test set, beam 4
 """

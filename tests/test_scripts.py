@@ -172,14 +172,18 @@ def test_the_table_of_recipes_shows_the_figure_of_each_kind(benchmark):
     bleu = {"bleu": 33.24, "bleu_interval_95": 1.36, "chrf": 55.51, "sentences": 1000, "beams": 4}
     assert row("pairs", "translation_bleu", bleu) == "BLEU 33.2 ± 1.4, chrF 55.5 on 1,000 test sentences, beam 4"
     masked = {"test_loss": 3.456, "test_unigram_entropy_nats": 6.41, "test_accuracy": 0.4}
-    masked["without_unknown_words"] = {"test_accuracy": 0.35}
-    assert "3.46 nats a hidden token where the unigram entropy is 6.41; 40.0% of them" in row("words", "masked_words", masked)
+    masked["without_unknown_words"] = {"test_loss": 4.5, "test_accuracy": 0.35}
+    assert row("words", "masked_words", masked) == (
+        "test loss 3.46 nats a hidden token (4.50 without `<unk>`) where the unigram entropy is 6.41; 40.0% of them guessed (35.0%)"
+    )
     assert row("spans", "span_filling", {"test_loss": 4.0, "test_accuracy": 0.25}) == (
         "test loss 4.00 nats a token, 25.0% of tokens right"
     )
     images = {"test_accuracy": 0.7, "interval_95": [0.6796, 0.7197], "test_images": 2000}
     assert row("images", "image_accuracy", images) == "accuracy 70.0% (68.0% to 72.0%) on 2,000 test images"
     assert tables._run("nothing") == "not run"
+    record.write_named_record("run", "beside", {}, run | {"shared_machine": True}, "")
+    assert tables._run("beside").endswith(" CPU cores, shared with other work")
 
 
 def test_sentences_are_translated_in_batches_of_like_length_and_few_shapes(benchmark):

@@ -73,7 +73,8 @@ def write_folder(
         if generation is not None:
             told = generation_fields(generation)
             # A list of ends is for generation only; what config.json says of padding and the start is for training, too.
-            content |= {name: told[name] for name in _SPECIAL if isinstance(told.get(name), int)}
+            # What the family says of them, it reads back: RoBERTa's padding token tells where positions begin.
+            content |= {name: told[name] for name in _SPECIAL if name not in fields and isinstance(told.get(name), int)}
             if writes_text(config):  # transformers reads nothing of config.json beside this file
                 start = {name: content[name] for name in _GENERATION if content.get(name) is not None}
                 (unfinished / FILE).write_text(json.dumps(start | told, indent=2) + "\n", "utf-8")

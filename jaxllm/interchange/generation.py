@@ -58,8 +58,8 @@ def generation_defaults(config: Mapping[str, Any], generation: Mapping[str, Any]
         warnings.warn(f"bad_words_ids of several tokens are not applied: {several[0]}; leave them out by hand", stacklevel=3)
     bad = [words[0] for words in bad_words if len(words) == 1 and words[0] not in ends]
     forced_bos = rules.get("forced_bos_token_id")
-    if rules.get("force_bos_token_to_be_generated"):  # as the first files of BART have it
-        forced_bos = rules.get("bos_token_id", forced_bos)
+    if forced_bos is None and rules.get("force_bos_token_to_be_generated"):  # as the first files of BART have it
+        forced_bos = rules.get("bos_token_id")
     return GenerationDefaults(
         eos_ids=ends,
         bos_id=tokens.get("bos_token_id"),

@@ -17,7 +17,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 _FILTERS: tuple[Filter, ...] = get_args(Filter)
 """In the order of Pillow's numbers."""
-_UNREAD = ("processor_class", "data_format", "input_data_format", "device", "disable_grouping", "return_tensors")
+_UNREAD = (
+    "processor_class", "data_format", "input_data_format", "device", "disable_grouping", "return_tensors",
+    "_valid_processor_keys", "default_to_square",
+)  # fmt: skip
 """How the result is handed over, which does not change its numbers."""
 
 

@@ -73,10 +73,11 @@ def _run(name: str) -> str:
     run = newest_record("run", name)
     if run is None:
         return "not run"
-    records = ((figure, newest_record(topic, name)) for topic, figure in FIGURES.items())
-    figure = next((figure(record["results"]) for figure, record in records if record is not None), _loss(run["results"]))
     found, where = run["results"], run["environment"]
-    return f"{figure} after {found['steps']:,} steps, {_minutes(found['seconds'])} on {where['cores']} CPU cores"
+    records = [(figure, newest_record(topic, name)) for topic, figure in FIGURES.items()]
+    own = [figure(record["results"]) for figure, record in records if record is not None]
+    cores = f"{where['cores']} CPU cores{', shared with other work' if found.get('shared_machine') else ''}"
+    return f"{own[0] if own else _loss(found)} after {found['steps']:,} steps, {_minutes(found['seconds'])} on {cores}"
 
 
 def _loss(found: dict) -> str:
@@ -94,10 +95,11 @@ def _translation(found: dict) -> str:
 
 
 def _masked(found: dict) -> str:
+    other = found["without_unknown_words"]
     return (
-        f"test loss {found['test_loss']:.2f} nats a hidden token where the unigram entropy is "
-        f"{found['test_unigram_entropy_nats']:.2f}; {found['test_accuracy']:.1%} of them guessed "
-        f"({found['without_unknown_words']['test_accuracy']:.1%} without `<unk>`)"
+        f"test loss {found['test_loss']:.2f} nats a hidden token ({other['test_loss']:.2f} without `<unk>`) where the unigram "
+        f"entropy is {found['test_unigram_entropy_nats']:.2f}; {found['test_accuracy']:.1%} of them guessed "
+        f"({other['test_accuracy']:.1%})"
     )
 
 

@@ -27,19 +27,27 @@ def spread(values: list[float]) -> dict[str, Any]:
     }
 
 
-def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str) -> Path:
+def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str, where: dict[str, Any] | None = None) -> Path:
     """Writes a record of a recipe and returns its path; for the arguments see `write_named_record`."""
-    return write_named_record(topic, recipe.name, dataclasses.asdict(recipe), results, notes)
+    return write_named_record(topic, recipe.name, dataclasses.asdict(recipe), results, notes, where)
 
 
-def write_named_record(topic: str, name: str, config: dict[str, Any], results: dict[str, Any], notes: str) -> Path:
+def write_named_record(
+    topic: str,
+    name: str,
+    config: dict[str, Any],
+    results: dict[str, Any],
+    notes: str,
+    where: dict[str, Any] | None = None,
+) -> Path:
     """Writes a record of anything that has a name and a config, such as a published model, and returns its path.
 
     Args:
       results: by metric; a metric's name ends in its unit, its value is a number or a `spread`.
       notes: what was measured how, in a sentence or two.
+      where: the environment that was measured. By default that of this process.
     """
-    where = environment()
+    where = environment() if where is None else where
     kind = f"cpu {where['cores']} cores" if where["platform"] == "cpu" else where["device_kind"]
     device = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
     record = {
@@ -61,4 +69,4 @@ def write_named_record(topic: str, name: str, config: dict[str, Any], results: d
 def newest_record(topic: str, recipe_name: str) -> dict[str, Any] | None:
     """The newest record of a topic, or None."""
     paths = sorted(RESULTS.glob(f"{topic}--{recipe_name}--*.json"), key=lambda path: path.stem.rpartition("--")[2])
-    return json.loads(paths[-1].read_text()) if paths else None
+    return json.loads(paths[-1].read_text("utf-8")) if paths else None

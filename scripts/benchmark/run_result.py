@@ -23,10 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--topic", default="run", help="another topic, for a run that is not the recipe as it stands")
+    parser.add_argument("--shared", action="store_true", help="other work ran on the machine: its times are no measurement")
     options = parser.parse_args()
     recipe, told = find_recipe(str(options.run_dir)), json.loads((options.run_dir / "results.json").read_text("utf-8"))
     results = logged(recipe, read_metrics(options.run_dir))
-    results |= {name: told[name] for name in ("parameters", "seconds")}
+    results |= {name: told[name] for name in ("parameters", "seconds")} | {"shared_machine": options.shared}
     if isinstance(recipe.objective, CausalLM) and isinstance(recipe.data, DataConfig) and "validation_loss" in results:
         results |= of_text(recipe, recipe.data, load_tokenizer(options.run_dir / "tokenizer"), results["validation_loss"])
     notes = (
@@ -37,7 +38,11 @@ def main() -> None:
             " Bits per byte and per character: the loss times the split's tokens, its marks included, over its bytes or "
             "characters. texts_that_come_back: texts of the validation split that are the same after encoding and decoding."
         )
-    path = write_record(options.topic, dataclasses.replace(recipe, run_dir=None), results | {"sample": told["sample"]}, notes)
+    if options.shared:
+        notes += " Other work ran on the machine."
+    where = json.loads((options.run_dir / "environment.json").read_text("utf-8"))
+    described = dataclasses.replace(recipe, run_dir=None)
+    path = write_record(options.topic, described, results | {"sample": told["sample"]}, notes, where)
     print(path)
     print(json.dumps(results, indent=1))
 

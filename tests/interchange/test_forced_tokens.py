@@ -96,3 +96,9 @@ def test_what_cannot_be_written_cannot_be_forced(models):
             list(stream_tokens(prompts=[[1]], sampling=config, **models["GPT2LMHeadModel"]))
         with pytest.raises(ValueError, match=f"{field} must hold token ids of at least 0: got -1|forced_bos must be"):
             SamplingConfig(**{field: -1 if field == "forced_bos" else (-1,)})
+
+
+def test_the_first_files_of_bart_force_the_beginning_unless_they_say_with_what():
+    old = {"force_bos_token_to_be_generated": True, "bos_token_id": 0}
+    assert generation_defaults(old).forced_bos == 0
+    assert generation_defaults(old | {"forced_bos_token_id": 7}).forced_bos == 7

@@ -99,12 +99,20 @@ def test_config_json_counts_where_there_is_no_other_file(tmp_path):
     translator(tmp_path / "in", BART)
     (tmp_path / "in" / "generation_config.json").unlink()
     old = {"forced_eos_token_id": 2, "force_bos_token_to_be_generated": True, "bos_token_id": 3, "eos_token_id": 2}
+    old["forced_bos_token_id"] = None
     fields = json.loads((tmp_path / "in" / "config.json").read_text()) | old
     (tmp_path / "in" / "config.json").write_text(json.dumps(fields))
     converted(tmp_path)
     said = {"decoder_start_token_id": 5, "bos_token_id": 3, "eos_token_id": 2, "pad_token_id": 1}
     told = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert told == said | {"forced_bos_token_id": 3, "forced_eos_token_id": 2}
+
+
+def test_what_generation_says_does_not_move_positions(tmp_path):
+    """RoBERTa's positions begin behind its padding token, whatever generation pads with."""
+    write_published(tmp_path / "in", "RobertaForMaskedLM")
+    (tmp_path / "in" / "generation_config.json").write_text(json.dumps({"pad_token_id": 0}))
+    assert json.loads((converted(tmp_path) / "config.json").read_text())["pad_token_id"] == 1
 
 
 def test_bad_words_of_several_tokens_are_told(tmp_path):
