@@ -174,7 +174,8 @@ def test_the_table_of_recipes_shows_the_figure_of_each_kind(benchmark):
     masked = {"test_loss": 3.456, "test_unigram_entropy_nats": 6.41, "test_accuracy": 0.4}
     masked["without_unknown_words"] = {"test_loss": 4.5, "test_accuracy": 0.35}
     assert row("words", "masked_words", masked) == (
-        "test loss 3.46 nats a hidden token (4.50 without `<unk>`) where the unigram entropy is 6.41; 40.0% of them guessed (35.0%)"
+        "test loss 3.46 nats a hidden token (4.50 without `<unk>`) where the unigram entropy is 6.41; "
+        "40.0% of them guessed (35.0%)"
     )
     assert row("spans", "span_filling", {"test_loss": 4.0, "test_accuracy": 0.25}) == (
         "test loss 4.00 nats a token, 25.0% of tokens right"
