@@ -3,8 +3,8 @@ r"""A Llama-style model on TinyStories, with its own BPE of 2,048 entries: rotar
 Reproduces  nothing exact: the kind of model in arXiv:2305.07759 on the first 0.9 million characters of its data
 Data        jaxllm data build tinystories tiny_stories.txt --split-by characters
 Command     jaxllm train configs/llama_tinystories.py
-Hardware    two CPU cores
-Result      not run yet
+Hardware    two CPU cores, shared with other work: 14 minutes
+Result      scripts/benchmark/results/run--llama_tinystories--*.json: validation perplexity 16.9, 1.20 bits a byte, and a story
 """
 
 from jaxllm.checkpoint import CheckpointConfig
