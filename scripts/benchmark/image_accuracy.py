@@ -3,8 +3,6 @@
 python scripts/benchmark/image_accuracy.py runs/vit_cifar10         # the data set must be there: $JAXLLM_DATA
 """
 
-import argparse
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -12,26 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from checkpoint import open_checkpoint
 from jaxtyping import Int
 from matplotlib.figure import Figure
 from record import newest_record, write_record
 
 from jaxllm.data import ImageData, eval_batches
-from jaxllm.recipe import Job, open_for_evaluation
+from jaxllm.recipe import Job
 from jaxllm.training.objectives import ImageClassification
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--step", type=int, help="the checkpoint to take; by default the best by validation loss")
-    options = parser.parse_args()
-
-    job, params, step = open_for_evaluation(options.run_dir, step=options.step)
+    run_dir, job, params, step = open_checkpoint(__doc__)
     if not isinstance(job.data, ImageData) or job.data.test_split is None:
-        raise SystemExit(f"a run on images with a test split is needed: {options.run_dir} has none")
+        raise SystemExit(f"a run on images with a test split is needed: {run_dir} has none")
     names, train = job.data.label_names, job.data.rows(job.recipe.data.train_split)
     matrix = confusion(job, params, job.data.test_split, len(names))
     right, total = int(np.trace(matrix)), int(matrix.sum())
@@ -60,7 +53,7 @@ def main() -> None:
         "beside this record shows it. accuracy_of_published_weights: a ViT of the same width and depth that others trained, on "
         "the same test images (record torch_vit)."
     )
-    path = write_record("image_accuracy", dataclasses.replace(job.recipe, run_dir=None), results, notes)
+    path = write_record("image_accuracy", job.recipe, results, notes)
     draw(matrix, names, path.with_suffix(".png"))
     print(path)
 
@@ -72,9 +65,7 @@ def confusion(job: Job, params: Any, split: str, classes: int) -> Int[np.ndarray
 
     @jax.jit
     def guess(params: Any, images: jax.Array) -> jax.Array:
-        mean, std = (jnp.array(color)[None, None, None] for color in (objective.mean, objective.std))
-        pixels = (images.astype(jnp.float32) / 255.0 - mean) / std
-        return model.apply({"params": params}, pixels).logits.argmax(axis=-1)  # type: ignore[union-attr]
+        return model.apply({"params": params}, objective.normalized(images)).logits.argmax(axis=-1)  # type: ignore[union-attr]
 
     params, matrix = jax.device_put(params, jax.devices()[0]), np.zeros((classes, classes), np.int64)
     for batch in eval_batches(job.rows(split), batch_size=job.recipe.evaluate.batch_size or job.recipe.batch_size):

@@ -3,21 +3,19 @@
 python scripts/benchmark/masked_words.py runs/bert_mini         # the data set must be there: $JAXLLM_DATA
 """
 
-import argparse
-import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from checkpoint import open_checkpoint
 from jaxtyping import Bool, Float, Int
 from record import write_record
 
 from jaxllm.data import Data, Tokenizer, eval_batches
 from jaxllm.models import Transformer
-from jaxllm.recipe import Job, open_for_evaluation
+from jaxllm.recipe import Job
 from jaxllm.training.objectives import MaskedLM
 from jaxllm.training.objectives.marks import Entries, mask_id
 
@@ -32,15 +30,10 @@ UNKNOWN = "<unk>"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--step", type=int, help="the checkpoint to take; by default the best by validation loss")
-    options = parser.parse_args()
-
-    job, params, step = open_for_evaluation(options.run_dir, step=options.step)
+    run_dir, job, params, step = open_checkpoint(__doc__)
     data, tokenizer = job.data, job.tokenizer
     if not isinstance(job.recipe.objective, MaskedLM) or not isinstance(data, Data) or tokenizer is None:
-        raise SystemExit(f"a run with the objective MaskedLM is needed: {options.run_dir} has none")
+        raise SystemExit(f"a run with the objective MaskedLM is needed: {run_dir} has none")
     if data.test_split is None:
         raise SystemExit(f"the data set {job.recipe.data.dataset} must have a test split: it has none")
     counts = {split: token_counts(data, split, tokenizer) for split in (job.recipe.data.train_split, data.test_split)}
@@ -62,7 +55,7 @@ def main() -> None:
         "of the training split (plus one) make of the same tokens, by cross-entropy and by always guessing the commonest. "
         f"WikiText-2 writes rare words as {UNKNOWN}, which is easily guessed: the figures come once more without its pieces."
     )
-    print(write_record("masked_words", dataclasses.replace(job.recipe, run_dir=None), results, notes))
+    print(write_record("masked_words", job.recipe, results, notes))
 
 
 class Guesses(NamedTuple):

@@ -28,8 +28,9 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str, where: dict[str, Any] | None = None) -> Path:
-    """Writes a record of a recipe and returns its path; for the arguments see `write_named_record`."""
-    return write_named_record(topic, recipe.name, dataclasses.asdict(recipe), results, notes, where)
+    """Writes a record of a recipe, or of a run of it, and returns its path; for the arguments see `write_named_record`."""
+    described = dataclasses.replace(recipe, run_dir=None)
+    return write_named_record(topic, recipe.name, dataclasses.asdict(described), results, notes, where)
 
 
 def write_named_record(

@@ -4,7 +4,6 @@ python scripts/benchmark/run_result.py runs/shakespeare_char    # of text: the d
 """
 
 import argparse
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -41,8 +40,7 @@ def main() -> None:
     if options.shared:
         notes += " Other work ran on the machine."
     where = json.loads((options.run_dir / "environment.json").read_text("utf-8"))
-    described = dataclasses.replace(recipe, run_dir=None)
-    path = write_record(options.topic, described, results | {"sample": told["sample"]}, notes, where)
+    path = write_record(options.topic, recipe, results | {"sample": told["sample"]}, notes, where)
     print(path)
     print(json.dumps(results, indent=1))
 

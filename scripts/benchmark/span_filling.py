@@ -3,8 +3,6 @@
 python scripts/benchmark/span_filling.py runs/t5_mini_span_corruption       # the data set must be there: $JAXLLM_DATA
 """
 
-import argparse
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +10,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from checkpoint import open_checkpoint
 from matplotlib.figure import Figure
 from record import write_record
 
 from jaxllm.data import Tokenizer
 from jaxllm.inference import SamplingConfig, beam_search, encode_sources
 from jaxllm.models import EncoderDecoder
-from jaxllm.recipe import Job, open_for_evaluation
+from jaxllm.recipe import Job
 from jaxllm.training import read_metrics
 from jaxllm.training.objectives import SpanCorruption
 from jaxllm.training.objectives.span_corruption import CorruptSpans
@@ -27,17 +26,12 @@ EXAMPLES = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--step", type=int, help="the checkpoint to take; by default the best by validation loss")
-    options = parser.parse_args()
-
-    job, params, step = open_for_evaluation(options.run_dir, step=options.step)
+    run_dir, job, params, step = open_checkpoint(__doc__)
     split = job.data.test_split
     if not isinstance(job.recipe.objective, SpanCorruption) or split is None:
-        raise SystemExit(f"a run with the objective SpanCorruption and a test split is needed: {options.run_dir} has none")
+        raise SystemExit(f"a run with the objective SpanCorruption and a test split is needed: {run_dir} has none")
     figures = job.evaluate_params(params, split)
-    metrics = read_metrics(options.run_dir)
+    metrics = read_metrics(run_dir)
     shown = [name for name in (split, job.recipe.data.validation_split) if name]
     curve = {line["step"]: line["loss"] for line in metrics if line["split"] == "validation"}
     results = {
@@ -54,7 +48,7 @@ def main() -> None:
         "Examples are rows of their split at even distances, not chosen: <0>, <1>, ... stand for the spans taken out; "
         "written greedily."
     )
-    path = write_record("span_filling", dataclasses.replace(job.recipe, run_dir=None), results, notes)
+    path = write_record("span_filling", job.recipe, results, notes)
     draw_losses(metrics, path.with_suffix(".png"))
     print(path)
 

@@ -6,7 +6,6 @@ python scripts/benchmark/translation_bleu.py runs/transformer_multi30k_de_en \
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -71,7 +70,7 @@ def main() -> None:
         f"sacrebleu's bootstrap of {BOOTSTRAP} samples, half the width of the middle 95 %. Examples are evenly spaced lines, "
         "not chosen."
     )
-    print(write_record("translation_bleu", dataclasses.replace(m.recipe, run_dir=None), results, notes))
+    print(write_record("translation_bleu", m.recipe, results, notes))
 
 
 def lines(path: Path) -> list[str]:

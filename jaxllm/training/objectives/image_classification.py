@@ -86,12 +86,16 @@ class ImageClassification:
         assert isinstance(data, ImageData)
         return Augmented(data.rows(split, seed=seed), self)
 
+    def normalized(self, images: Array) -> Array:
+        """Bytes [B, height, width, channels] as the model reads them."""
+        pixels = images.astype(jnp.float32) / 255.0
+        return (pixels - jnp.array(self.mean)[None, None, None]) / jnp.array(self.std)[None, None, None]
+
     def make_loss(self, model: Model, config: LossConfig) -> Loss:
         assert isinstance(model, VisionTransformer)
 
         def loss(params: Any, batch: DeviceBatch, dropout_key: Array | None) -> LossSums:
-            pixels = batch["images"].astype(jnp.float32) / 255.0
-            pixels = (pixels - jnp.array(self.mean)[None, None, None]) / jnp.array(self.std)[None, None, None]
+            pixels = self.normalized(batch["images"])
             logits = model.apply({"params": params}, pixels, dropout_key=dropout_key).logits[:, None]  # type: ignore[union-attr]
             labels, weights = batch["labels"][:, None], batch["loss_weights"][:, None]
             if "other_labels" not in batch:
