@@ -4,8 +4,9 @@ Reproduces  nothing: shows that the tokenizers read Chinese
 Data        JSON files of chinese-poetry (https://github.com/chinese-poetry/chinese-poetry):
               jaxllm data build chinese_poetry poems/ --column paragraphs --exact-duplicates
 Command     jaxllm train configs/gpt_chinese_poetry.py
-Hardware    two CPU cores
-Result      not run yet
+Hardware    two CPU cores, shared with other work: 18 minutes
+Result      scripts/benchmark/results/run--gpt_chinese_poetry--*.json: validation perplexity 225, 7.56 bits a character; all 446
+            poems of the validation split come back the same from the BPE, and from bytes; a poem
 """
 
 from jaxllm.checkpoint import CheckpointConfig

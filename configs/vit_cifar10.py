@@ -1,11 +1,13 @@
 r"""A small Vision Transformer with 4-pixel patches on a fifth of CIFAR-10.
 
-Reproduces  nothing exact: 10,000 of the 50,000 training images; on all of them, ViTs of this size reach about 90 %
+Reproduces  nothing exact: 10,000 of the 50,000 training images, 500 of them held out
 Data        class folders of images, train and test (Krizhevsky 2009):
               jaxllm data build cifar10 train.tar.gz --images --test test.tar.gz --validation-fraction 0.05
 Command     jaxllm train configs/vit_cifar10.py
-Hardware    two CPU cores
-Result      not run yet
+Hardware    two CPU cores, shared with other work: 24 minutes
+Result      scripts/benchmark/results/{run,image_accuracy}--vit_cifar10--*.json: 59.6 % of 2,000 test images right (95 % interval
+            57.4 to 61.7). What the small subset costs: a ViT of the same width and depth that others trained on CIFAR-10
+            gets 70.3 % of the same test images (record torch_vit)
 """
 
 from jaxllm.checkpoint import CheckpointConfig

@@ -26,7 +26,8 @@ def main() -> None:
     options = parser.parse_args()
     recipe, told = find_recipe(str(options.run_dir)), json.loads((options.run_dir / "results.json").read_text("utf-8"))
     results = logged(recipe, read_metrics(options.run_dir))
-    results |= {name: told[name] for name in ("parameters", "seconds")} | {"shared_machine": options.shared}
+    results |= {name: told[name] for name in ("parameters", "seconds", "sample") if name in told}
+    results["shared_machine"] = options.shared
     if isinstance(recipe.objective, CausalLM) and isinstance(recipe.data, DataConfig) and "validation_loss" in results:
         results |= of_text(recipe, recipe.data, load_tokenizer(options.run_dir / "tokenizer"), results["validation_loss"])
     notes = (
