@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from jaxllm.data import DataConfig, TokenizerConfig, train_tokenizer
 from jaxllm.recipe import find_recipe
@@ -154,6 +156,25 @@ def test_a_record_holds_what_is_needed_to_measure_again(benchmark):
     assert record.newest_record("other", "shakespeare_char") is None
 
 
+def test_a_record_does_not_tell_where_folders_of_the_machine_are(benchmark, monkeypatch):
+    script = ROOT / "scripts" / "benchmark" / "step.py"
+    words = [
+        str(script),
+        "/data/gpt",
+        "--torch-python=/opt/torch/bin/python",
+        "--steps",
+        "3",
+        "../data/a b",
+        "runs/tiny",
+        "a=b",
+    ]
+    monkeypatch.setattr("sys.argv", [*words, "~/nano", str(ROOT)])
+    record = benchmark("record")
+    written = json.loads(record.write_named_record("topic", "name", {}, {}, "").read_text())["command"]
+    shown = ["gpt", "--torch-python=python", "--steps", "3", "a b", "runs/tiny", "a=b", "nano", ROOT.name]
+    assert shlex.split(written) == ["python", "scripts/benchmark/step.py", *shown]
+
+
 def test_the_table_of_recipes_shows_the_figure_of_each_kind(benchmark):
     record, tables = benchmark("record"), benchmark("readme_tables")
     run = {"steps": 1500, "seconds": 600.0, "validation_loss": 2.0}
@@ -211,6 +232,17 @@ def test_an_interval_of_a_share_is_wilsons(benchmark):
     np.testing.assert_allclose(wilson(5, 10), [0.2366, 0.7634], atol=1e-4)
     np.testing.assert_allclose(wilson(0, 10), [0.0, 0.2775], atol=1e-4)
     np.testing.assert_allclose(wilson(10, 10), [0.7225, 1.0], atol=1e-4)
+    assert np.isnan(wilson(0, 0)).all() and len(wilson(0, 0)) == 2
+
+
+def test_a_class_without_images_has_no_accuracy(benchmark, tmp_path, monkeypatch):
+    """In the record, which stays JSON, and in the picture."""
+    accuracy, figures = benchmark("image_accuracy"), []
+    assert accuracy.share(5, 10) == {"accuracy": 0.5, "interval_95": accuracy.wilson(5, 10)}
+    assert json.dumps(accuracy.share(0, 0), allow_nan=False) == '{"accuracy": null, "interval_95": null}'
+    monkeypatch.setattr(accuracy, "Figure", lambda **options: figures.append(Figure(**options)) or figures[0])
+    accuracy.draw(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ("cat", "dog", "none"), tmp_path / "record.png")
+    assert [text.get_text() for text in figures[0].axes[0].texts] == ["75", "25", "0", "0", "100", "0", "-", "-", "-"]
 
 
 def test_hidden_words_are_compared_with_counts_of_words(benchmark):

@@ -1,6 +1,5 @@
 """`jaxllm data build --images`: folders or archives of class folders to a TFDS data set of labelled images."""
 
-import io
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from jaxllm.data.build import BuildReport, label_names
 from jaxllm.data.clean import CleanCounts
+from jaxllm.data.image_input import decode
 from jaxllm.data.readers import Skipped
 from jaxllm.data.source import datasets_dir
 from jaxllm.data.splits import SplitConfig, Spool, assign, with_fractions
@@ -118,11 +118,8 @@ def _tarred(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _problem(data: bytes) -> str | None:
     """What is wrong with an image file."""
-    import PIL.Image
-
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three, of a damaged file
-        return str(error) or "it is damaged"
+        decode(data, ("JPEG", "PNG"))
+    except ValueError as error:
+        return str(error)
     return None

@@ -1,6 +1,7 @@
 """How a picture becomes what a model of images reads: its colours, its size, and its pixels normalized."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class ImageInput:
             raise ValueError(f"sizes must be at least 1: got {self.size}, {self.shorter_side} and {self.crop}")
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
             raise ValueError(f"mean and std must have one number, or three, for each colour: got {self.mean} and {self.std}")
-        if min(self.std) <= 0:
+        if not all(number > 0 for number in self.std):
             raise ValueError(f"std must be positive: got {self.std}")
 
     @property
@@ -59,7 +60,8 @@ def prepare_images(images: Any, how: ImageInput) -> Float32[np.ndarray, "B heigh
         prepare_images(["cat.png", PIL.Image.open("dog.jpg")], ImageInput(size=(224, 224)))
 
     Args:
-      images: one or several of: a path, a Pillow image, an array of bytes [height, width], with colours last or first.
+      images: one or several of: a path, a Pillow image, an array of bytes [height, width], with colours last or first, which
+        may be kept as longer integers. Files and Pillow images are turned upright; see `open_image`.
 
     Raises:
       ValueError: what is no picture, or pictures that end in different sizes.
@@ -82,45 +84,94 @@ def prepare_images(images: Any, how: ImageInput) -> Float32[np.ndarray, "B heigh
 def open_image(source: Any, *, grey: bool = False, name: str = "the picture") -> Any:
     """A Pillow image in three colours or in grey, upright as its camera says, with transparent places in white.
 
+    A Pillow image is turned as its file would be. So do `load_image` and the pipelines of transformers; their image processors
+    turn files, and leave a Pillow image as it lies. Grey of 16 bits, which Pillow has as "I;16" or "I", keeps its upper 8, as
+    Pillow itself does with colours of 16 bits; transformers cuts it off at 255.
+
     Args:
       source: a path, the bytes of a file, a Pillow image, or an array of bytes.
       name: what messages call it where it has no path.
 
     Raises:
-      ValueError: it is no picture; says why.
+      FileNotFoundError: there is no such file.
+      ValueError: it is no picture, or too large a one; says why.
     """
     import PIL.Image
     import PIL.ImageOps
 
-    if isinstance(source, np.ndarray) or hasattr(source, "__array__") and not isinstance(source, PIL.Image.Image):
-        image = PIL.Image.fromarray(_pixels(np.asarray(source)))
-    elif isinstance(source, PIL.Image.Image):
-        image = source
-    elif isinstance(source, str | Path | bytes):
-        try:
-            image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-            image = PIL.ImageOps.exif_transpose(image)
-            image.load()
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three, of a damaged file
-            place = name if isinstance(source, bytes) else source
-            raise ValueError(f"{place} must be a picture that Pillow reads: {error}") from error
-    else:
-        raise ValueError(f"a picture must be a path, a Pillow image or an array of bytes: got {type(source).__name__}")
+    place = source if isinstance(source, str | Path) else name
+    if not isinstance(source, str | Path | bytes | PIL.Image.Image):
+        if not hasattr(source, "__array__"):
+            raise ValueError(f"a picture must be a path, a Pillow image or an array of bytes: got {type(source).__name__}")
+        source = PIL.Image.fromarray(_pixels(np.asarray(source)))
+    try:
+        image = PIL.ImageOps.exif_transpose(source) if isinstance(source, PIL.Image.Image) else decode(source)
+        return _eight_bits(image).convert("L" if grey else "RGB")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:  # the last of one not yet read
+        raise ValueError(f"{place} must be a picture that Pillow reads: {error}") from error
+
+
+def decode(file: str | Path | bytes, formats: tuple[str, ...] | None = None) -> Any:
+    """The Pillow image in a file or its bytes, in its own colours, upright.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: why it cannot be read; the file is not named.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
+                return PIL.ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"it has more than {PIL.Image.MAX_IMAGE_PIXELS:,} pixels, where Pillow suspects an attack; make it smaller, "
+            "or set PIL.Image.MAX_IMAGE_PIXELS where you trust it"
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three, of a damaged file
+        raise ValueError(str(error) or "it is damaged") from error
+
+
+def _eight_bits(image: Any) -> Any:
+    """With 8 bits a colour, and white where it is transparent."""
+    import PIL.Image
+
+    if 0 in image.size:
+        raise ValueError(f"it has no pixels: its size is {image.size}")
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, of which nobody says what is white; bring them to whole numbers from 0 to 255")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if not 0 <= pixels.min() <= pixels.max() < 2**16:
+            raise ValueError(f"grey that is kept as integers must have 16 bits, 0..65535: got {pixels.min()}..{pixels.max()}")
+        if "transparency" in image.info:
+            pixels = np.where(pixels == image.info["transparency"], 2**16 - 1, pixels)
+        return PIL.Image.fromarray((pixels >> 8).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("L" if grey else "RGB")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image
 
 
 def _pixels(array: np.ndarray) -> UInt8[np.ndarray, "..."]:
     """As Pillow wants them: colours last, and no axis for a single one."""
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    if array.dtype.kind not in "iu" or array.ndim not in (2, 3):
         raise ValueError(
-            f"an array with a picture must be of bytes (uint8), [height, width] or with colours: got {array.dtype}, shape "
-            f"{array.shape}; one that is normalized already goes to the model as it is"
+            "an array with a picture must be of bytes (whole numbers from 0 to 255), [height, width] or with colours: got "
+            f"{array.dtype}, shape {array.shape}; one that is normalized already goes to the model as it is"
         )
+    if array.size and not 0 <= array.min() <= array.max() <= 255:
+        raise ValueError(
+            f"an array with a picture must be of numbers from 0 to 255: got {array.min()}..{array.max()}; scale it"
+        )
+    array = array.astype(np.uint8, copy=False)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
@@ -163,4 +214,6 @@ def is_picture(images: Any) -> bool:
 
     if isinstance(images, Sequence) and not isinstance(images, str | bytes):
         return bool(images) and is_picture(images[0])
-    return isinstance(images, str | Path | bytes | PIL.Image.Image) or getattr(images, "dtype", None) == np.uint8
+    if isinstance(images, str | Path | bytes | PIL.Image.Image):
+        return True
+    return hasattr(images, "__array__") and np.asarray(images).dtype.kind in "biu"

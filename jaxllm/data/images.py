@@ -22,7 +22,7 @@ from jaxllm.data.source import DataSet, files_fingerprint, find_set, open_builde
 from jaxllm.data.tokens import write_whole
 from jaxllm.hardware import cache_dir
 
-_LAYOUT = 2
+_LAYOUT = 3
 _SAY_FROM = 100_000
 
 

@@ -33,7 +33,21 @@ def read_image_input(folder: Path, config: VisionConfig) -> ImageInput | None:
     path = folder / FILE
     if not path.is_file():
         return None
+    if config.channels not in (1, 3):
+        raise ValueError(f"{path} cannot be followed: a picture has one colour or three, and the model reads {config.channels}")
     reader = ConfigReader(read_fields(path), path)
+    try:
+        found = _read(reader, config)
+    except (ValueError, TypeError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} cannot be followed: {error}") from error
+    reader.finish()
+    _check_size(found, config, path)
+    return found
+
+
+def _read(reader: ConfigReader, config: VisionConfig) -> ImageInput:
     defaults = _DEFAULTS[_kind(reader, config)]
     reader.ignore(*_UNREAD)
     reader.must_be("do_pad", False, None)
@@ -45,23 +59,24 @@ def read_image_input(folder: Path, config: VisionConfig) -> ImageInput | None:
     for name in ("size", "crop_size"):  # where nothing is scaled or cut
         reader.ignore(name)
     if only_short is not None:
-        raise ValueError(f"crop_size in {path} must have height and width: got {reader.read('crop_size')!r}; correct it")
-    scale = reader.read("rescale_factor", 1 / 255) if _said(reader, "do_rescale", True) else 1.0
+        raise ValueError(
+            f"crop_size in {reader.source} must have height and width: got {reader.read('crop_size')!r}; correct it"
+        )
+    rescaled, scale = _said(reader, "do_rescale", True), reader.read("rescale_factor", 1 / 255)
+    if rescaled and scale is None:
+        raise ValueError(f"rescale_factor in {reader.source} must be a number: got None")
     mean, std = _colors(reader, config.channels)
     kind = _FILTERS[defaults["resample"] if resample is None else resample]
-    try:
-        found = ImageInput(
-            size=size, shorter_side=shorter_side, crop=crop, resample=kind, scale=float(scale), mean=mean, std=std
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be followed: {error}") from error
-    reader.finish()
-    _check_size(found, config, path)
-    return found
+    scale = float(scale) if rescaled else 1.0
+    return ImageInput(size=size, shorter_side=shorter_side, crop=crop, resample=kind, scale=scale, mean=mean, std=std)
 
 
 def write_image_input(folder: Path, found: ImageInput, config: VisionConfig) -> None:
-    """Writes the file, so that transformers' AutoImageProcessor does the same."""
+    """Writes the file, with which transformers' AutoImageProcessor does the same to pictures in the model's own colours.
+
+    It scales equally by Pillow; torchvision, which it takes where that is installed, may round to the next of the 256 levels.
+    Where a model reads grey, theirs refuses a picture in colours, and so do their pipelines any picture; ours makes it grey.
+    """
     fields: dict[str, Any] = {
         "image_processor_type": f"{'DeiT' if config.distillation_token else 'ViT'}ImageProcessor",
         **({"do_convert_rgb": True} if config.channels == 3 else {}),
@@ -93,26 +108,25 @@ def _kind(reader: ConfigReader, config: VisionConfig) -> str:
     if not kinds:
         raise ValueError(
             f"image_processor_type in {reader.source} must be ViTImageProcessor or DeiTImageProcessor: got {name!r}, which may "
-            "do other things to pictures; take the file away to give pictures that are normalized already"
+            "do other things to pictures"
         )
     return kinds[0]
 
 
 def _said(reader: ConfigReader, name: str, default: bool) -> bool:
-    value = reader.read(name, None)
-    return default if value is None else bool(value)
+    """Whether it is done; as in transformers, a null says no."""
+    return bool(reader.read(name, default))
 
 
 def _size(reader: ConfigReader, name: str, default: int | None) -> tuple[Size | None, int | None]:
     """Height and width, or the length of the shorter side; a single number is both height and width."""
     value = reader.read(name, None)
     value = default if value is None else value
-    if isinstance(value, int):
-        return (value, value), None
+    told = value if isinstance(value, dict) else dict.fromkeys(("height", "width"), value)
     if isinstance(value, list) and len(value) == 2:
-        return (value[0], value[1]), None
-    if isinstance(value, dict):
-        told = {key: length for key, length in value.items() if length is not None}
+        told = dict(zip(("height", "width"), value, strict=True))
+    told = {key: length for key, length in told.items() if length is not None}
+    if all(type(length) is int for length in told.values()):
         if told.keys() == {"height", "width"}:
             return (told["height"], told["width"]), None
         if told.keys() == {"shortest_edge"}:

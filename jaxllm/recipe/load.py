@@ -90,6 +90,7 @@ def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> L
     abstract, axes = abstract_params(model)
     shardings = shardings_for(abstract, axes, mesh)
     params = load_params(published.tensors, published.family, config, abstract, shardings)
+    image_input, image_problem = _published_image_input(published)
     return Loaded(
         model=model,
         params=params,
@@ -97,7 +98,8 @@ def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> L
         source=published.source,
         generation=published.generation,
         sentence=published.read_sentence(),
-        image_input=published.read_image_input(),
+        image_input=image_input,
+        image_problem=image_problem,
         architecture=published.family.architectures[0],
         stored_dtypes=stored_dtypes(published.tensors, published.family, config, abstract),
     )
@@ -110,6 +112,15 @@ def _published_tokenizer(published: Published) -> Tokenizer | None:
     except FileNotFoundError as error:
         warnings.warn(f"the model has no tokenizer, so it is called with ids only: {error}", stacklevel=4)
         return None
+
+
+def _published_image_input(published: Published) -> tuple[ImageInput | None, str | None]:
+    """How pictures become its input, or why that cannot be followed: it can be called with normalized pixels all the same."""
+    try:
+        return published.read_image_input(), None
+    except ValueError as error:
+        warnings.warn(f"the model takes no pictures, only arrays that are normalized already, since {error}", stacklevel=4)
+        return None, str(error)
 
 
 class OpenRun(NamedTuple):

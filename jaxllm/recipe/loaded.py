@@ -41,6 +41,8 @@ class Loaded:
     """How a published sentence encoder makes one vector of a text."""
     image_input: ImageInput | None = None
     """How pictures become the input of a model of images: as it was trained with, or as its preprocessor_config.json says."""
+    image_problem: str | None = None
+    """Why there is no image_input, where its preprocessor_config.json cannot be followed."""
     architecture: str | None = None
     """The published class it was loaded as or can be exported as; None for a model that was trained here."""
     stored_dtypes: Mapping[str, str] = field(default_factory=dict)
@@ -100,16 +102,25 @@ class Loaded:
     def images(self, images: Any) -> Float32[np.ndarray, "B height width channels"]:
         """Pictures as the model reads them: scaled, cut and normalized as `image_input` says.
 
+        A Pillow image is turned upright as its camera says, as a file is: by `load_image` and the pipelines of transformers,
+        too, but not by their image processors, which turn files only.
+
         Args:
-          images: one or several of: a path, a Pillow image, an array of bytes [height, width], with colours last or first.
+          images: one or several of: a path, a Pillow image, an array of bytes [height, width], with colours last or first,
+            which may be kept as longer integers.
+
+        Raises:
+          ValueError: what is no picture, or a model that does not say how pictures become its input.
         """
         if not isinstance(self.model, VisionTransformer):
             raise ValueError(f"images are for a model of images: {self.source} has one of text")
         if self.image_input is None:
             size, channels = self.config.image_size, self.config.channels  # type: ignore[union-attr]
+            give = f"give it an array of floats [B, {size}, {size}, {channels}] that is normalized as in its training"
+            if self.image_problem is not None:
+                raise ValueError(f"{self.source} takes no pictures, since {self.image_problem}; {give}")
             raise ValueError(
-                f"{self.source} does not say how a picture becomes its input, having no preprocessor_config.json: give it an "
-                f"array of floats [B, {size}, {size}, {channels}] that is normalized as in its training"
+                f"{self.source} does not say how a picture becomes its input, having no preprocessor_config.json: {give}"
             )
         return prepare_images(images, self.image_input)
 
@@ -145,11 +156,15 @@ class Loaded:
 
     def sampling(self, **options: Any) -> SamplingConfig:
         """The options with the tokens that the model was published with: those never to be written are added to the ones
-        given; what is forced counts where the options do not say otherwise."""
+        given; what is forced counts where the options do not say otherwise. None switches off what was published.
+
+            m.sampling(suppress=None, begin_suppress=None, forced_bos=None, forced_eos=None)        # nothing forced or barred
+        """
         published = {name: getattr(self.generation, name) for name in ("forced_bos", "forced_eos")}
         for name in ("suppress", "begin_suppress"):
-            published[name] = tuple(dict.fromkeys([*getattr(self.generation, name), *options.pop(name, ())]))
-        return SamplingConfig(**{**published, **options})
+            if options.get(name, ()) is not None:
+                published[name] = tuple(dict.fromkeys([*getattr(self.generation, name), *options.pop(name, ())]))
+        return SamplingConfig(**{**published, **_switched_off(options)})
 
     def embed(self, texts: str | Sequence[str], **options: Any) -> Float[np.ndarray, "B D"]:
         """One vector a text; see `inference.embed`. A sentence encoder has its own pooling as the default."""
@@ -170,6 +185,12 @@ class Loaded:
     def reads_prompt(self) -> bool:
         """Whether a prompt is read by an encoder, so that what is written does not continue it."""
         return isinstance(self.model, EncoderDecoder)
+
+
+def _switched_off(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of SamplingConfig; a list of tokens that is None has none."""
+    lists = ("suppress", "begin_suppress", "forced_eos")
+    return {name: () if value is None and name in lists else value for name, value in options.items()}
 
 
 def _ids(tokens: Any, config: TransformerConfig) -> Int[Array, "B T"]:
@@ -197,8 +218,11 @@ def _jitted(
     return model.apply({"params": params}, *inputs, capture=capture, **arguments)  # type: ignore[return-value]
 
 
-def _channels_last(images: ArrayLike, model: VisionTransformer) -> Float[Array, "B height width channels"]:
-    array, channels = jnp.asarray(np.asarray(images), jnp.float32), model.config.channels
+def _channels_last(images: Any, model: VisionTransformer) -> Float[Array, "B height width channels"]:
+    array, channels = np.asarray(images), model.config.channels
+    if array.dtype.kind in "biu":  # nested lists, which `is_picture` takes for no picture
+        raise ValueError(f"images as numbers must be floats that are normalized already: got {array.dtype}; see `images`")
+    array = jnp.asarray(array, jnp.float32)
     if array.ndim == 4 and array.shape[-1] != channels and array.shape[1] == channels:
         return jnp.moveaxis(array, 1, -1)
     return array

@@ -40,6 +40,8 @@ class ModelFile:
     """How a sentence encoder makes one vector of a text."""
     image_input: ImageInput | None = None
     """How pictures become the input of a model of images."""
+    image_problem: str | None = None
+    """Why that is not known, where it was published in a way that cannot be followed."""
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -72,6 +74,7 @@ def _write(folder: Path, loaded: Loaded) -> None:
         prefix=loaded.prefix,
         sentence=loaded.sentence,
         image_input=loaded.image_input,
+        image_problem=loaded.image_problem,
     )
     text = json.dumps(to_tree(described, ModelFile), indent=2, ensure_ascii=False)
     (folder / MODEL_FILE).write_text(text + "\n", encoding="utf-8")
@@ -106,5 +109,6 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
         prefix=described.prefix,
         sentence=described.sentence,
         image_input=described.image_input,
+        image_problem=described.image_problem,
         architecture=described.architecture,
     )

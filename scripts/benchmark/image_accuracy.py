@@ -27,18 +27,12 @@ def main() -> None:
         raise SystemExit(f"a run on images with a test split is needed: {run_dir} has none")
     names, train = job.data.label_names, job.data.rows(job.recipe.data.train_split)
     matrix = confusion(job, params, job.data.test_split, len(names))
-    right, total = int(np.trace(matrix)), int(matrix.sum())
-    by_class = {
-        name: {
-            "accuracy": float(matrix[k, k] / matrix[k].sum()),
-            "interval_95": wilson(int(matrix[k, k]), int(matrix[k].sum())),
-        }
-        for k, name in enumerate(names)
-    }
+    total, whole = int(matrix.sum()), share(int(np.trace(matrix)), int(matrix.sum()))
+    by_class = {name: share(int(matrix[k, k]), int(matrix[k].sum())) for k, name in enumerate(names)}
     results: dict[str, Any] = {
         "test_images": total,
-        "test_accuracy": right / total,
-        "interval_95": wilson(right, total),
+        "test_accuracy": whole["accuracy"],
+        "interval_95": whole["interval_95"],
         "train_images": train.rows_per_epoch,
         "checkpoint_step": step,
         "by_class": by_class,
@@ -74,24 +68,34 @@ def confusion(job: Job, params: Any, split: str, classes: int) -> Int[np.ndarray
     return matrix
 
 
+def share(right: int, total: int) -> dict[str, Any]:
+    """An accuracy with its interval, for a record; none of either where there is no image, since JSON has no NaN."""
+    if total == 0:
+        return {"accuracy": None, "interval_95": None}
+    return {"accuracy": right / total, "interval_95": wilson(right, total)}
+
+
 def wilson(right: int, total: int) -> list[float]:
-    """The 95 % interval of a share that was seen as `right` of `total` (Wilson 1927)."""
+    """The 95 % interval of a share that was seen as `right` of `total` (Wilson 1927); NaN where nothing was seen."""
+    if total == 0:
+        return [math.nan, math.nan]
     z = 1.959964
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    seen, spread = right / total, z * z / total
+    middle = (seen + spread / 2) / (1 + spread)
+    half = z * math.sqrt(seen * (1 - seen) / total + spread / (4 * total)) / (1 + spread)
     return [max(0.0, middle - half), min(1.0, middle + half)]
 
 
 def draw(matrix: Int[np.ndarray, "class guess"], names: Sequence[str], path: Path) -> None:
-    """The matrix as a picture: each row's shares, in percent."""
+    """The matrix as a picture: each row's shares, in percent; "-" in the row of a class without images."""
     shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(5.2, 4.8), dpi=100, layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share > 55 else "#1c2127"
-        axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=color)
+    for (row, column), percent in np.ndenumerate(shares):
+        color = "white" if percent > 55 else "#1c2127"
+        text = f"{percent:.0f}" if matrix[row].any() else "-"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     places = range(len(names))
     axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(places, names, fontsize=8)

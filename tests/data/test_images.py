@@ -110,6 +110,27 @@ def test_bad_images(tmp_path: Path):
         build_image_set("dogs", [tmp_path / "empty"], data_dir=tmp_path / "sets")
 
 
+def test_an_image_that_is_too_large_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """When a set is built, and where it was built elsewhere."""
+    folder, sets = tmp_path / "set" / "cat", tmp_path / "sets"
+    folder.mkdir(parents=True)
+    for i in range(5):
+        (folder / f"{i}.png").write_bytes(encoded((i, 0, 0), (6, 6 + (i == 4))))
+    whole = SplitConfig(validation_fraction=0.0, test_fraction=0.0)
+    build_image_set("cats", [tmp_path / "set"], data_dir=sets, split=whole)
+    data = open_images(ImageDataConfig(dataset="cats", data_dir=str(sets), image_size=6, validation_split=None), seed=0)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 36)
+    with pytest.raises(
+        ValueError, match=r"^image \d \(set/cat/4.png\) of train in .* it has more than 36 pixels.*; build the set"
+    ):
+        data.rows("train")
+    with pytest.raises(
+        ValueError, match=r"set/cat/4.png: expected a JPEG or PNG .*: it has more than 36 pixels.*--on-error skip"
+    ):
+        build_image_set("few", [tmp_path / "set"], data_dir=sets, split=whole)
+    assert build_image_set("few", [tmp_path / "set"], data_dir=sets, split=whole, on_error="skip").skipped.count == 1
+
+
 def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     sets = str(tmp_path / "sets")
     assert run(["build", "colors", str(source), "--images", "--data-dir", sets]) == 0

@@ -1,5 +1,6 @@
 """Pictures in: preprocessor_config.json both ways, against transformers' image processors."""
 
+import dataclasses
 import io
 import json
 import warnings
@@ -60,6 +61,15 @@ def theirs(folder, pictures):
         )
 
 
+@pytest.mark.parametrize(
+    "more", [{"do_rescale": None}, {"do_rescale": False, "rescale_factor": 0.5}, {"do_normalize": None}, {"do_rescale": False}]
+)
+def test_what_is_not_done_is_as_in_transformers(more, tmp_path):
+    """A null says no; and a factor may stand there that is not used."""
+    how = read(tmp_path, {"image_processor_type": "ViTImageProcessor", "size": 12, **more})
+    np.testing.assert_allclose(theirs(tmp_path, PICTURES), prepare_images(PICTURES, how), atol=1e-4)
+
+
 def test_grey_and_see_through_pictures():
     rng = np.random.default_rng(0)
     grey, alpha = rng.integers(0, 256, (6, 6), np.uint8), rng.integers(0, 256, (6, 6, 1), np.uint8)
@@ -95,6 +105,11 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
         ({"size": 12, "do_flip_channel_order": True}, "not known here: do_flip_channel_order=True"),
         ({"size": 12, "image_mean": [0.5]}, r"image_mean in .* must have 3 numbers, one a colour: got \[0.5\]"),
         ({"size": 12, "image_std": [0.5, 0.0, 0.5]}, "preprocessor_config.json cannot be followed: std must be pos"),
+        ({"size": 12, "image_std": [0.5, float("nan"), 0.5]}, "preprocessor_config.json cannot be followed: std must be pos"),
+        ({"size": 12, "image_mean": [0.5, None, 0.5]}, "preprocessor_config.json cannot be followed: "),
+        ({"size": 12, "rescale_factor": None}, "rescale_factor in .* must be a number: got None"),
+        ({"size": {"height": "12", "width": 12}}, "size in .* must be height and width, .*: got {'height': '12', 'width': 12}"),
+        ({"size": [12.0, 12]}, r"size in .* must be height and width, .*: got \[12.0, 12\]"),
     ],
 )
 def test_a_setting_that_is_not_supported_is_refused_by_name(fields, message, tmp_path):
@@ -109,10 +124,11 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(fields, message, tmp
         (np.zeros((6, 6, 2), np.uint8), r"must have 1, 3 or 4 colours: got the shape \(6, 6, 2\)"),
         (7, "a picture must be a path, a Pillow image or an array of bytes: got int"),
         ([], "images must hold at least one picture"),
+        (np.zeros((0, 5), np.uint8), r"the picture must be .*: it has no pixels: its size is \(5, 0\)"),
         (b"no picture", "the picture must be a picture that Pillow reads"),
         ([PICTURES[0], PICTURES[1]], r"all pictures must end in one size: got \(20, 33\) for the first and \(31, 18\) for num"),
     ],
-    ids=["floats", "two colours", "a number", "none", "bytes", "two sizes"],
+    ids=["floats", "two colours", "a number", "none", "no pixels", "bytes", "two sizes"],
 )
 def test_what_is_no_picture(picture, message):
     with pytest.raises(ValueError, match=message):
@@ -140,6 +156,77 @@ def test_a_published_model_classifies_a_file_and_goes_out_with_its_settings(tmp_
     for folder in ("ours", "out"):
         assert jaxllm.load(tmp_path / folder).image_input == m.image_input
     np.testing.assert_allclose(theirs(tmp_path / "out", PICTURES), m.images(PICTURES), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["grey", "colours"])
+def test_a_grey_model_goes_through_from_end_to_end(form, tmp_path):
+    """Of a grey picture and of one in colours, which transformers gets in grey: it refuses it for such a model."""
+    grey = dataclasses.replace(VIT, channels=1)
+    fields = {"image_processor_type": "ViTImageProcessor", "size": 12, "image_mean": [0.4], "image_std": [0.3]}
+    m = published(tmp_path / "in", fields, grey)
+    colours = PIL.Image.fromarray(PICTURES[0])
+    picture, theirs_is = (colours.convert("L"), colours.convert("L")) if form == "grey" else (colours, colours.convert("L"))
+    picture.save(tmp_path / "a.png")
+    pixels = theirs(tmp_path / "in", [np.asarray(theirs_is)])
+    assert pixels.shape == (1, 12, 12, 1)
+    for given in (picture, np.asarray(picture), tmp_path / "a.png"):
+        np.testing.assert_allclose(m.images(given), pixels, atol=1e-5)
+    np.testing.assert_allclose(m(images=picture).logits, m(images=pixels.transpose(0, 3, 1, 2)).logits, atol=1e-6)
+    assert m.classify(picture)[0][0] in ("cat", "dog")
+    convert(tmp_path / "in", tmp_path / "ours", to="jaxllm")
+    convert(tmp_path / "ours", tmp_path / "out")
+    np.testing.assert_allclose(theirs(tmp_path / "out", [np.asarray(theirs_is)]), pixels, atol=1e-6)
+    with pytest.raises(ValueError, match="mean must have 3 elements"):
+        theirs(tmp_path / "out", PICTURES[:1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (
+            {"image_processor_type": "CLIPImageProcessor"},
+            "image_processor_type in .* must be ViTImageProcessor .*: got 'CLIPImagePro",
+        ),
+        ({"size": 12, "do_pad": True}, "do_pad in .*preprocessor_config.json must be one of False, None .*: got True"),
+        ({"size": 12, "image_mean": [0.5]}, "image_mean in .*preprocessor_config.json must have 3 numbers"),
+        ({"size": 14}, r".*preprocessor_config.json makes pictures of \(14, 14\)"),
+    ],
+)
+def test_settings_that_cannot_be_followed_leave_a_model_of_floats(fields, reason, tmp_path):
+    with pytest.warns(UserWarning, match=f"the model takes no pictures, only arrays .*, since {reason}") as warned:
+        m = published(tmp_path / "in", fields)
+    assert len(warned) == 1 and m.image_input is None
+    with pytest.warns(UserWarning, match="takes no pictures"):
+        convert(tmp_path / "in", tmp_path / "ours", to="jaxllm")
+    PIL.Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
+    floats = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+    for folder, found in (("in", m), ("ours", jaxllm.load(tmp_path / "ours"))):
+        said = rf"/{folder} takes no pictures, since {reason}.*; give it an array of floats \[B, 12, 12, 3\] that is normalized"
+        for call in (found.images, found.classify, lambda images, model=found: model(images=images)):
+            for picture in (PICTURES[0], PICTURES[0].astype(int), str(tmp_path / "a.png")):
+                with pytest.raises(ValueError, match=said):
+                    call(picture)
+        np.testing.assert_array_equal(found(images=floats).logits, m(images=floats.transpose(0, 3, 1, 2)).logits)
+        assert len(found.classify(floats)) == 2
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_model_of_other_colours_takes_floats_only(channels, tmp_path):
+    config = dataclasses.replace(VIT, channels=channels)
+    m = published(tmp_path / "without", None, config)
+    with pytest.warns(UserWarning, match=f"since .*: a picture has one colour or three, and the model reads {channels}"):
+        other = published(tmp_path / "with", {"image_processor_type": "ViTImageProcessor", "size": 12}, config)
+    for found in (m, other):
+        assert found.image_input is None and found(images=np.zeros((1, channels, 12, 12), np.float32)).logits.shape == (1, 2)
+        with pytest.raises(ValueError, match=rf"give it an array of floats \[B, 12, 12, {channels}\] that is normalized"):
+            found.classify(np.zeros((12, 12, channels), np.uint8))
+
+
+def test_nested_lists_of_integers_are_not_taken_for_normalized(tmp_path):
+    m = published(tmp_path / "in", {"image_processor_type": "ViTImageProcessor", "size": 12})
+    with pytest.raises(ValueError, match="images as numbers must be floats that are normalized already: got int64"):
+        m(images=np.zeros((1, 12, 12, 3), int).tolist())
+    assert m(images=np.zeros((1, 12, 12, 3)).tolist()).logits.shape == (1, 2)
 
 
 def test_a_model_that_does_not_say_how_takes_floats_only(tmp_path):

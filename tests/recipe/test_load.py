@@ -12,6 +12,7 @@ import jaxllm
 from jaxllm.cli import run
 from jaxllm.data.config import TokenizerConfig
 from jaxllm.data.tokenizer import CharacterTokenizer, train_tokenizer
+from jaxllm.inference import SamplingConfig
 from jaxllm.interchange import GenerationDefaults, SentenceConfig, find_family, write_folder
 from jaxllm.models import HeadConfig, TransformerConfig, VisionConfig, init_params, make_model, prune_heads
 from jaxllm.recipe import Loaded, convert, fit
@@ -125,6 +126,11 @@ def test_tokens_that_end_a_text_go_along(tmp_path):
     sampling = back.sampling(max_tokens=3, suppress=(1, 2), begin_suppress=(5,), forced_bos=None)
     assert (sampling.suppress, sampling.begin_suppress) == ((2, 1), (4, 6, 5))
     assert (sampling.forced_bos, sampling.forced_eos, back.sampling().forced_bos) == (None, (7,), 9)
+    off = dict.fromkeys(("suppress", "begin_suppress", "forced_bos", "forced_eos"))
+    assert back.sampling(**off) == SamplingConfig()
+    for name in off:
+        rest = {key: getattr(said, key) for key in off if key != name}
+        assert back.sampling(**{name: None}) == SamplingConfig(**rest), name
 
 
 def test_generate_from_a_published_folder(tmp_path, capsys):
