@@ -5,9 +5,9 @@ Data        class folders of images, train and test (Krizhevsky 2009):
               jaxllm data build cifar10 train.tar.gz --images --test test.tar.gz --validation-fraction 0.05
 Command     jaxllm train configs/vit_cifar10.py
 Hardware    two CPU cores, shared with other work: 24 minutes
-Result      scripts/benchmark/results/{run,image_accuracy}--vit_cifar10--*.json: 59.6 % of 2,000 test images right (95 % interval
-            57.4 to 61.7). What the small subset costs: a ViT of the same width and depth that others trained on CIFAR-10
-            gets 70.3 % of the same test images (record torch_vit)
+Result      scripts/benchmark/results/{run,image_accuracy}--vit_cifar10--*.json: 59.6 % of 2,000 test images right (95 %
+            interval 57.4 to 61.7). What the small subset costs: a ViT of the same width and depth that others trained on
+            CIFAR-10 gets 70.3 % of the same test images (record torch_vit)
 """
 
 from jaxllm.checkpoint import CheckpointConfig
