@@ -1,20 +1,25 @@
 """`jaxllm generate`: continue a prompt with a trained model."""
 
 import argparse
+from typing import Any
 
 SAMPLING = (
     *("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop"),
     *("suppress", "begin_suppress", "forced_bos", "forced_eos", "num_beams", "length_penalty", "early_stopping"),
 )
 LISTS = ("stop", "suppress", "begin_suppress", "forced_eos")
+TOKENS = ("suppress", "begin_suppress", "forced_bos", "forced_eos")
+OFF = "none"
+"""Instead of a token: the model's own are switched off."""
 
 
 def run(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    given = {name: getattr(options, name) for name in SAMPLING if getattr(options, name) is not None}
+    given = {name: _value(name, getattr(options, name)) for name in SAMPLING if getattr(options, name) is not None}
     from jaxllm.inference import SamplingConfig, generate
 
-    SamplingConfig(**_as_tuples(given))  # a mistake is said before the model is loaded
+    # A mistake is said before the model is loaded.
+    SamplingConfig(**{name: value for name, value in given.items() if value is not None})
     from jaxllm.models import VisionTransformer
     from jaxllm.recipe import load
 
@@ -23,7 +28,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"generate needs a model of text: {loaded.source} has one of images")
     if loaded.tokenizer is None:
         raise ValueError(f"a prompt needs a tokenizer: {loaded.source} has none; put its tokenizer files there")
-    sampling = loaded.sampling(**_as_tuples(given))
+    sampling = loaded.sampling(**given)
     prompt = loaded.chat_ids(options.prompt) if options.chat else options.prompt
 
     # The first sample appears as it is written, the others when all are done. The prompt waits until it is accepted.
@@ -49,8 +54,25 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _as_tuples(given: dict) -> dict:
-    return {name: tuple(value) if name in LISTS else value for name, value in given.items()}
+def _value(name: str, given: Any) -> Any:
+    """What the option means: None where it switches off what the model was published with."""
+    if name not in TOKENS or OFF not in (given if name in LISTS else [given]):
+        return tuple(given) if name in LISTS else given
+    if name in LISTS and len(given) > 1:
+        raise ValueError(
+            f"--{name.replace('_', '-')} {OFF} must stand alone: got {' '.join(map(str, given))}; give ids or {OFF}"
+        )
+    return None
+
+
+def _token(text: str) -> int | str:
+    """A token's id, or `OFF`."""
+    if text.lower() == OFF:
+        return OFF
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a token's id or {OFF}: got {text!r}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,10 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="N", help="seed of the draws (default: 0)")
     add("--num-samples", type=int, metavar="N", default=1, help="completions to write (default: 1)")
     add("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
-    add("--suppress", action="append", type=int, metavar="ID", help="never write this token; may be given several times")
-    add("--begin-suppress", action="append", type=int, metavar="ID", help="do not write this token first; several times")
-    add("--forced-bos", type=int, metavar="ID", help="write this token first, such as a language's (encoder-decoders)")
-    add("--forced-eos", action="append", type=int, metavar="ID", help="write this token last where the text is cut")
+    token: Any = {"type": _token, "metavar": f"ID|{OFF}"}
+    add("--suppress", action="append", **token, help=f"never write this token; several times ({OFF}: not the model's own)")
+    add("--begin-suppress", action="append", **token, help="do not write this token first; several times, or likewise")
+    add("--forced-bos", **token, help=f"write this token first, such as a language's (encoder-decoders); {OFF}: force none")
+    add("--forced-eos", action="append", **token, help=f"write this token last where the text is cut; {OFF}: force none")
     add("--num-beams", type=int, metavar="N", help="beam search with N beams instead of drawing")
     add("--length-penalty", type=float, metavar="X", help="beams compete by log-probability over length to this power (1.0)")
     add("--early-stopping", action="store_true", default=None, help="stop when N beams have ended")

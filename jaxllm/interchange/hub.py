@@ -42,9 +42,10 @@ def _snapshot(name: str, path: Path, revision: str | None, cache_dir: Path | Non
     from huggingface_hub import errors, snapshot_download
 
     client_error: Any = errors.HfHubHTTPError.__mro__[1]  # of the HTTP client, which is not the same in every version
+    known = OSError, client_error, errors.HFValidationError, errors.EntryNotFoundError, errors.XetDownloadError
     try:
         folder = Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=list(FILES)))
-    except (OSError, client_error, errors.HFValidationError) as error:
+    except (*known, RuntimeError) as error:  # the last is what hf_xet raises whatever happens to a transfer
         raise _explained(error, name, path, revision) from error
     if not any(folder.glob("model*.safetensors")):
         raise FileNotFoundError(
@@ -58,6 +59,8 @@ def _explained(error: Exception, name: str, path: Path, revision: str | None) ->
     """An error that says what went wrong and what to do."""
     from huggingface_hub import errors
 
+    if _of_transfer(error):
+        return _transfer(error, name)
     absent, status = f"there is no folder {name}", _status(error)
     unreached = errors.LocalEntryNotFoundError | errors.FileMetadataError | ConnectionError | TimeoutError
     if isinstance(error, errors.HFValidationError):
@@ -74,13 +77,18 @@ def _explained(error: Exception, name: str, path: Path, revision: str | None) ->
             f"{absent}, and the hub has no model of that name, or a private one: check the name, or log in with "
             f"`hf auth login`{_nearest(path)}"
         )
+    elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+        message = f"the hub's {name} lists {_file(error)} and does not have it: try again later, or name another revision"
     elif status == 403:
         message = f"the hub's {name} may not be read with your token: ask its owner, or log in with another by `hf auth login`"
     elif status is not None:
         cached = isinstance(error, errors.LocalEntryNotFoundError)
         kept = "nothing" if revision is None else f"no revision {revision}"
         missing = f", and its cache has {kept} of it" if cached else ""
-        message = f"the hub answered {status} for {name}{missing}: try again later, or copy its folder here"
+        advice = "try again later, or copy its folder here"
+        if status == 404:
+            advice = "check the name and, where HF_ENDPOINT is set, that it is a hub's"
+        message = f"the hub answered {status} for {name}{missing}: {advice}"
     elif isinstance(error, OSError) and not isinstance(error, unreached):
         return _of_the_disk(error, name)
     else:
@@ -92,6 +100,38 @@ def _status(error: BaseException) -> int | None:
     """What the hub answered, now or in the error behind this one; None where it did not answer."""
     found = getattr(getattr(error, "response", None), "status_code", None)
     return _status(error.__cause__) if found is None and error.__cause__ is not None else found
+
+
+def _file(error: BaseException) -> str:
+    """The file that an answer of the hub is about."""
+    address = str(getattr(getattr(error, "response", None), "url", ""))
+    return address.partition("/resolve/")[2].partition("?")[0].partition("/")[2] or "a file"
+
+
+def _of_transfer(error: Exception) -> bool:
+    """Whether the hub's storage, which holds the large files, is what failed."""
+    from huggingface_hub import errors
+
+    module = type(error).__module__.partition(".")[0]
+    return module == "hf_xet" or isinstance(error, errors.XetDownloadError) or type(error) is RuntimeError
+
+
+def _transfer(error: Exception, name: str) -> OSError:
+    """What hf_xet says is one long line; of trouble with the disk it only has the number."""
+    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    number = re.search(r"IO Error: .*\(os error (\d+)\)", said)
+    if number is not None and int(number[1]) in _DISK:
+        return _of_the_disk(OSError(int(number[1]), os.strerror(int(number[1]))), name)
+    if isinstance(error, PermissionError):
+        return OSError(f"the hub's storage refuses your token for {name}: log in again with `hf auth login`")
+    said = re.split(r", domain: | for url ", said)[0].removeprefix("Task error: ")
+    return OSError(
+        f"the files of {name} did not come whole from the hub's storage ({said}): try again, or set HF_HUB_DISABLE_XET=1 to "
+        "have them another way"
+    )
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _unreached(error: Exception, name: str, revision: str | None) -> str:
@@ -113,6 +153,9 @@ def _of_the_disk(error: OSError, name: str) -> OSError:
         place = "the cache" if error.filename is None else error.filename
         what = f"make it yours, or name another place for downloads such as {name} by HF_HOME"
         return OSError(f"{place} may not be written: {what}")
+    if error.errno is None:  # such as a file of another length than was told
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return OSError(f"the files of {name} did not come whole from the hub ({said.rstrip('.')}): try again")
     return OSError(f"the files of {name} could not be stored: {error}; mend that, or name another place by HF_HOME")
 
 

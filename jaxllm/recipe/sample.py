@@ -10,7 +10,7 @@ from jaxllm.data import Batch, Tokenizer
 from jaxllm.inference import SamplingConfig, beam_search, encode_sources, generate
 from jaxllm.models import EncoderDecoder, Transformer
 from jaxllm.recipe.assemble import Job
-from jaxllm.training.objectives import CausalLM, Denoising, MaskedLM, SequenceToSequence, SpanCorruption
+from jaxllm.training.objectives import CausalLM, Denoising, MaskedLM, PrefixLM, SequenceToSequence, SpanCorruption
 from jaxllm.training.objectives.span_corruption import CorruptSpans
 
 PAIRS_SHOWN = 5
@@ -25,9 +25,9 @@ def make_sample(job: Job, params: Any) -> str | None:
     objective, model, tokenizer = job.recipe.objective, job.model, job.tokenizer
     if tokenizer is None:
         return None
-    if isinstance(objective, CausalLM) and isinstance(model, Transformer):
-        config = job.recipe.sample
-        return config.prompt + generate(model, params, tokenizer, [config.prompt], config.sampling)[0]
+    if isinstance(objective, CausalLM | PrefixLM) and isinstance(model, Transformer):
+        config, prefix = job.recipe.sample, isinstance(objective, PrefixLM)
+        return config.prompt + generate(model, params, tokenizer, [config.prompt], config.sampling, prefix=prefix)[0]
     batch = job.rows(job.recipe.data.validation_split or job.recipe.data.train_split).rows(np.zeros(1, np.int64))
     if isinstance(objective, MaskedLM) and isinstance(model, Transformer):
         return _masked(model, params, tokenizer, batch)

@@ -3,10 +3,12 @@
 import dataclasses
 import datetime
 import json
+import os
 import re
 import shlex
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from jaxllm.hardware import environment
 from jaxllm.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results"
+CHECKOUT = Path(os.path.abspath(__file__)).parents[2]
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def write_named_record(
         "topic": topic,
         "recipe": name,
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]),
+        "command": shown_command(sys.argv),
         "notes": notes,
         "results": results,
         "environment": where,
@@ -65,6 +68,24 @@ def write_named_record(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """The command that these words were given to Python in, with folders outside the checkout cut away: they are this
+    machine's.
+
+    >>> shown_command(["scripts/benchmark/step.py", "/data/gpt", "--torch-python=~/torch/bin/python", "runs/tiny"])
+    'python scripts/benchmark/step.py gpt --torch-python=python runs/tiny'
+    """
+    return shlex.join(["python", *(_shown(word) for word in words)])
+
+
+def _shown(word: str) -> str:
+    before, sign, path = word.rpartition("=")
+    if not path.startswith(("/", "~", "../")):
+        return word
+    here = Path(os.path.abspath(Path(path).expanduser()))
+    return before + sign + (str(here.relative_to(CHECKOUT)) if CHECKOUT in here.parents else here.name)
 
 
 def newest_record(topic: str, recipe_name: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from jaxllm.cli import run
 from jaxllm.cli.generate import SAMPLING, _parser
 from jaxllm.data.tokenizer import CharacterTokenizer
 from jaxllm.inference import SamplingConfig, generate
+from jaxllm.interchange import GenerationDefaults
 from jaxllm.models import Transformer, TransformerConfig, init_params
 from jaxllm.recipe import Loaded
 from tests.recipe import tiny
@@ -72,6 +73,30 @@ def test_each_option_reaches_the_sampling(asked, capsys, monkeypatch):
     assert seen == [(expected, 2)] and asked == [("run", 40)]
     assert {field.name for field in dataclasses.fields(SamplingConfig)} == set(SAMPLING)
     assert capsys.readouterr().out.count("a") == 2
+
+
+def test_what_a_model_was_published_with_is_switched_off_by_none(asked, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr("jaxllm.inference.generate", lambda *args, **options: seen.append(args[-1]) or ["x"])
+    said = GenerationDefaults(suppress=(3,), begin_suppress=(4,), forced_bos=5, forced_eos=(6,))
+    trained = jaxllm.recipe.load("run", step=None)
+    monkeypatch.setattr("jaxllm.recipe.load", lambda *args, **options: dataclasses.replace(trained, generation=said))
+    words = ["generate", "run", "--prompt", "a"]
+    assert run(words) == 0 and seen[-1] == SamplingConfig(suppress=(3,), begin_suppress=(4,), forced_bos=5, forced_eos=(6,))
+    off = ["--suppress", "none", "--begin-suppress", "None", "--forced-bos", "none", "--forced-eos", "NONE"]
+    assert run([*words, *off]) == 0 and seen[-1] == SamplingConfig()
+    assert run([*words, "--forced-eos", "none", "--suppress", "7"]) == 0
+    assert seen[-1] == SamplingConfig(suppress=(3, 7), begin_suppress=(4,), forced_bos=5)
+    capsys.readouterr()
+    assert run([*words, "--suppress", "none", "--suppress", "7"]) == 2
+    assert "error: --suppress none must stand alone: got none 7; give ids or none" in capsys.readouterr().err
+    assert run([*words, "--stop", "none"]) == 0 and seen[-1].stop == ("none",)
+
+
+def test_what_is_no_token_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["run", "--prompt", "a", "--forced-bos", "the"])
+    assert "argument --forced-bos: must be a token's id or none: got 'the'" in capsys.readouterr().err
 
 
 def test_help_names_the_defaults_of_the_sampling():

@@ -1,5 +1,6 @@
 """Tokens that are forced or suppressed, as generation_config.json has them, against transformers' `generate`."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -43,9 +44,12 @@ def until(ids, ends):
     return ids[: places[0] + 1] if places else ids
 
 
-def drawn(models, case, **options):
+def drawn(models, case, *, samples=1, without=None, **options):
+    """What is drawn, with `samples` of each prompt; `without` leaves one rule out."""
     config, ends = sampling(case, **options)
-    tokens = np.concatenate(list(stream_tokens(sampling=config, **given(models, case)))).T.tolist()
+    if without is not None:
+        config = dataclasses.replace(config, **{without: None if without == "forced_bos" else ()})
+    tokens = np.concatenate(list(stream_tokens(sampling=config, num_samples=samples, **given(models, case)))).T.tolist()
     return [until(ids, ends) for ids in tokens]
 
 
@@ -62,19 +66,43 @@ def test_beam_ids(models, case):
     assert found == [until(ids, ends) for ids in ARRAYS[f"{case}/beam"].tolist()]
 
 
+def rules(case):
+    """What must be so of the ids, by the rule that says it; None where a text is too short to tell."""
+    config, _ = sampling(case)
+    forced = config.forced_bos is not None and case != "gpt2, several tokens"
+    checks = {
+        "forced_bos": lambda ids: ids[0] == config.forced_bos,
+        "begin_suppress": lambda ids: ids[forced] not in config.begin_suppress if len(ids) > forced else None,
+        "suppress": lambda ids: not set(ids) & set(config.suppress),
+        "forced_eos": lambda ids: ids[-1] in config.forced_eos if len(ids) == config.max_tokens else None,
+    }
+    there = [name for name in checks if getattr(config, name) not in (None, ()) and (name != "forced_bos" or forced)]
+    return {name: checks[name] for name in there}
+
+
+DRAWS = {"temperature": 100.0}
+"""At such a temperature every token comes up now and then."""
+SAMPLES = 64
+
+
+@pytest.mark.parametrize("options", [DRAWS, {"temperature": 0.8, "seed": 3}], ids=str)
 @pytest.mark.parametrize("case", CASES)
-def test_draws_keep_the_same_places(models, case):
-    """At a high temperature every token comes up, but where one is forced or may not be."""
-    options = CASES[case]["options"]
-    behind_a_forced_one = "forced_bos_token_id" in options and case != "gpt2, several tokens"
-    for seed in range(4):
-        for ids in drawn(models, case, temperature=100.0, top_p=0.99, seed=seed):
-            if behind_a_forced_one:
-                assert ids[0] == options["forced_bos_token_id"]
-            assert ids[behind_a_forced_one : behind_a_forced_one + 1] != options.get("begin_suppress_tokens", [])[:1]
-            assert not set(ids) & set(options.get("suppress_tokens", []))
-            if "forced_eos_token_id" in options and len(ids) == 6:
-                assert ids[-1] in np.ravel(options["forced_eos_token_id"])
+def test_draws_keep_the_same_places(models, case, options):
+    """In every draw that tells, of which there are several."""
+    told = dict.fromkeys(rules(case), 0)
+    for ids in drawn(models, case, samples=SAMPLES, **options):
+        for rule, check in rules(case).items():
+            assert check(ids) in (True, None), (rule, ids)
+            told[rule] += check(ids) is True
+    assert told and min(told.values()) >= SAMPLES // 4, told
+
+
+@pytest.mark.parametrize(("case", "rule"), [(case, rule) for case in CASES for rule in rules(case)])
+def test_without_the_rule_draws_have_other_tokens_there(models, case, rule):
+    """So the rule is what keeps them, and not the model or the other rules."""
+    options = DRAWS | ({"temperature": 0.3} if rule == "begin_suppress" else {})  # they are the likeliest there
+    texts = drawn(models, case, samples=SAMPLES, without=rule, **options)
+    assert any(rules(case)[rule](ids) is False for ids in texts)
 
 
 def test_a_prompt_of_one_token_is_forced_beside_a_longer_one(models):
@@ -98,7 +126,9 @@ def test_what_cannot_be_written_cannot_be_forced(models):
             SamplingConfig(**{field: -1 if field == "forced_bos" else (-1,)})
 
 
-def test_the_first_files_of_bart_force_the_beginning_unless_they_say_with_what():
+def test_the_first_files_of_bart_force_the_token_that_begins_a_text():
+    """Whatever else config.json says is forced, as in transformers; generation_config.json never said it so."""
     old = {"force_bos_token_to_be_generated": True, "bos_token_id": 0}
-    assert generation_defaults(old).forced_bos == 0
-    assert generation_defaults(old | {"forced_bos_token_id": 7}).forced_bos == 7
+    assert generation_defaults(old).forced_bos == generation_defaults(old | {"forced_bos_token_id": 7}).forced_bos == 0
+    assert generation_defaults(old | {"force_bos_token_to_be_generated": False}).forced_bos is None
+    assert generation_defaults({"bos_token_id": 0}, old).forced_bos is None

@@ -65,8 +65,8 @@ T5, BART, MARIAN = "T5ForConditionalGeneration", "BartForConditionalGeneration",
 SAID = {
     T5: {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0},
     BART: {
-        "decoder_start_token_id": 2, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "forced_bos_token_id": 0,
-        "forced_eos_token_id": 2, "begin_suppress_tokens": [38, 2],
+        "decoder_start_token_id": 2, "bos_token_id": 0, "eos_token_id": [2, 44], "pad_token_id": 1, "forced_bos_token_id": 0,
+        "forced_eos_token_id": 2, "begin_suppress_tokens": [38, 2], "suppress_tokens": [46, 44],
     },
     MARIAN: {
         "decoder_start_token_id": 60, "eos_token_id": [0, 7], "pad_token_id": 60, "forced_eos_token_id": 7,

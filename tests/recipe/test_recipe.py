@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from jaxllm.cli.overrides import override
+from jaxllm.inference import SamplingConfig
 from jaxllm.recipe import find_recipe, load_json, save_json
 from jaxllm.recipe.assemble import assemble
+from jaxllm.recipe.recipe import SampleConfig
 from jaxllm.recipe.resolve import FromData
 from jaxllm.recipe.sample import make_sample
 from jaxllm.recipe.serialize import check_types, differences
 from jaxllm.training import init_state
-from jaxllm.training.objectives import CausalLM, ImageClassification, MaskedLM
+from jaxllm.training.objectives import CausalLM, ImageClassification, MaskedLM, PrefixLM
 from tests.recipe import tiny
 from tests.recipe.shrink import shrunk
 
@@ -55,6 +57,20 @@ def test_every_recipe_steps_at_tiny_size(path, tmp_path):
     if not isinstance(job.recipe.objective, CausalLM):  # whose sample the tests of `fit` see
         sample = make_sample(job, jax.device_put(state.params, jax.devices()[0]))
         assert (sample is None) == isinstance(job.recipe.objective, ImageClassification)
+
+
+@pytest.mark.parametrize(("objective", "prefix"), [(PrefixLM(), True), (CausalLM(), False)], ids=str)
+def test_a_prompt_is_read_from_both_sides_for_the_sample_of_a_prefix_model_only(objective, prefix, monkeypatch):
+    asked = []
+
+    def written(*args, **options):
+        asked.append((args[3:], options))
+        return [" on the mat"]
+
+    monkeypatch.setattr("jaxllm.recipe.sample.generate", written)
+    sample = SampleConfig(prompt="the cat", sampling=SamplingConfig(max_tokens=5))
+    assert make_sample(assemble(tiny.config(objective=objective, sample=sample)), {}) == "the cat on the mat"
+    assert asked == [((["the cat"], sample.sampling), {"prefix": prefix})]
 
 
 @pytest.mark.parametrize(
