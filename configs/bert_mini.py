@@ -10,8 +10,7 @@ Data        Gutenberg books, a little Wikipedia and C4, and WikiText-2 `valid` t
 Command     jaxllm train configs/bert_mini.py
 Hardware    two CPU cores, shared with other work: 19 minutes
 Result      scripts/benchmark/results/{run,masked_words}--bert_mini--*.json: WikiText-2 test, 4.28 nats a hidden token, where
-            the unigram entropy is 6.41; 37.6 % of them guessed, 28.2 % without the literal <unk>. 1,800 steps took 31 minutes
-            beside more other work, to 4.13 nats
+            the unigram entropy is 6.41; 37.6 % of them guessed, 28.2 % without the literal <unk>
 """
 
 from jaxllm.checkpoint import CheckpointConfig
