@@ -6,10 +6,10 @@ Data        class folders of images, train and test (Krizhevsky 2009):
 Command     jaxllm train configs/vit_cifar10.py
 Hardware    two CPU cores, shared with other work: 24 minutes
 Result      scripts/benchmark/results/{run,image_accuracy}--vit_cifar10--*.json: 59.6 % of 2,000 test images right (95 %
-            interval 57.4 to 61.7). What the small subset costs: with the last training loss at 1.28 (under mixup) and the test's
-            at 1.17 it is not learned by heart yet, so here the time costs more than the subset. For comparison, a published
-            ViT of this width and depth (8 heads, ReLU, norms behind; how it was trained is not known here) gets 70.3 % of
-            the same test images (record torch_vit)
+            interval 57.4 to 61.7). What the small subset costs: with the last training loss at 1.28 (under mixup) and the
+            test's at 1.17 it is not learned by heart yet, so here the time costs more than the subset. For comparison, a
+            published ViT of this width and depth (8 heads, ReLU, norms behind; how it was trained is not known here) gets
+            70.3 % of the same test images (record torch_vit)
 """
 
 from jaxllm.checkpoint import CheckpointConfig
