@@ -1,7 +1,6 @@
 """How a picture becomes what a model of images reads: its colours, its size, and its pixels normalized."""
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +84,9 @@ def open_image(source: Any, *, grey: bool = False, name: str = "the picture") ->
     """A Pillow image in three colours or in grey, upright as its camera says, with transparent places in white.
 
     A Pillow image is turned as its file would be. So do `load_image` and the pipelines of transformers; their image processors
-    turn files, and leave a Pillow image as it lies. Grey of 16 bits, which Pillow has as "I;16" or "I", keeps its upper 8, as
-    Pillow itself does with colours of 16 bits; transformers cuts it off at 255.
+    turn files, and leave a Pillow image as it lies. Grey of 16 bits keeps its upper 8, as Pillow itself does with colours of 16
+    bits; transformers cuts it off at 255. Pillow has it as "I;16", or as "I": the latter is taken to have 8 bits where no
+    pixel is above 255.
 
     Args:
       source: a path, the bytes of a file, a Pillow image, or an array of bytes.
@@ -124,10 +124,11 @@ def decode(file: str | Path | bytes, formats: tuple[str, ...] | None = None) -> 
     import PIL.ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
-                return PIL.ImageOps.exif_transpose(image)
+        with PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
+            limit = PIL.Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:  # no pixel is read yet
+                raise PIL.Image.DecompressionBombError
+            return PIL.ImageOps.exif_transpose(image)
     except FileNotFoundError:
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
@@ -151,9 +152,10 @@ def _eight_bits(image: Any) -> Any:
         pixels = np.asarray(image)
         if not 0 <= pixels.min() <= pixels.max() < 2**16:
             raise ValueError(f"grey that is kept as integers must have 16 bits, 0..65535: got {pixels.min()}..{pixels.max()}")
+        bits = 8 if image.mode == "I" and pixels.max() < 2**8 else 16
         if "transparency" in image.info:
-            pixels = np.where(pixels == image.info["transparency"], 2**16 - 1, pixels)
-        return PIL.Image.fromarray((pixels >> 8).astype(np.uint8))
+            pixels = np.where(pixels == image.info["transparency"], 2**bits - 1, pixels)
+        return PIL.Image.fromarray((pixels >> (bits - 8)).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)

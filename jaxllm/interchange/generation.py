@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxllm.interchange.config_reader import read_fields
+from jaxllm.models import EncoderDecoderConfig, TransformerConfig
 
 FILE = "generation_config.json"
 
@@ -31,19 +32,41 @@ class GenerationDefaults:
     """One of them is the last token of a text that comes to its greatest length."""
 
 
-def read_generation(folder: Path) -> GenerationDefaults:
-    """The defaults of a Hugging Face folder; empty where nothing is said.
+def writes_text(config: Any) -> bool:
+    """Whether a model of this config has a `generate`."""
+    if isinstance(config, EncoderDecoderConfig):
+        return True
+    return isinstance(config, TransformerConfig) and config.causal and config.head.kind == "vocabulary"
+
+
+def read_told(folder: Path, config: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The fields of config.json and of generation_config.json in a Hugging Face folder; None where there is no such file.
+
+    A token that the vocabulary does not have counts as none: older files say none by -1, and small models are published with
+    the tokens of large ones. A warning names it, unless config.json has it for the beginning, end or padding. Of a model that
+    writes no text, these three are read in config.json, and nothing else.
+
+    Args:
+      config: the model's.
 
     Raises:
-      ValueError: a file that is not JSON, or says something else than tokens of the model where tokens belong.
+      ValueError: the model writes text, and a file says something else than tokens where tokens belong, or
+        generation_config.json forces or suppresses what is not in the vocabulary.
     """
-    return generation_defaults(*_read(folder))
+    path = folder / "config.json"
+    if not isinstance(config, TransformerConfig | EncoderDecoderConfig):
+        return {}, None
+    ids = range((config.decoder if isinstance(config, EncoderDecoderConfig) else config).vocabulary)
+    if not writes_text(config):
+        fields = read_fields(path)
+        return {name: fields[name] for name in _SPECIAL if _fits(fields.get(name), name) and _has(ids, fields[name])}, None
+    said = _read_tokens(folder / FILE, ids, strict=True) if (folder / FILE).is_file() else None
+    return _read_tokens(path, ids, strict=False), said
 
 
-def read_start_id(folder: Path) -> int | None:
+def start_id(config: Mapping[str, Any], generation: Mapping[str, Any] | None) -> int | None:
     """The token that transformers has a decoder begin with: as generation_config.json says, else config.json; None where
     neither does. Where a file has no such token, the one that begins a text is taken."""
-    config, generation = _read(folder)
     for fields in (generation or {}, config):
         for name in ("decoder_start_token_id", "bos_token_id"):
             if fields.get(name) is not None:
@@ -86,10 +109,12 @@ def generation_fields(defaults: GenerationDefaults) -> dict[str, Any]:
     of bad words. It refuses suppress_tokens with all that is forced somewhere, so these stay bad words; that a forced end is
     suppressed elsewhere cannot be said.
     """
-    ends = set(defaults.suppress) & set(defaults.eos_ids) or not defaults.eos_ids
-    barred = set(defaults.suppress) if ends else set()
+    might_end = not defaults.eos_ids or not set(defaults.eos_ids).isdisjoint(defaults.suppress)
+    barred = set(defaults.suppress) if might_end else set()
     for forced in ({defaults.forced_bos}, set(defaults.forced_eos)):
-        barred -= forced if forced <= barred else set()
+        nothing_left = forced <= barred
+        if nothing_left:
+            barred -= forced
     fields = {
         "bos_token_id": defaults.bos_id,
         "eos_token_id": _one_or_several(defaults.eos_ids),
@@ -112,55 +137,49 @@ def _one_or_several(ids: tuple[int, ...]) -> int | list[int] | None:
 
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-_KINDS = {
-    **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"), "{}"),
-    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), "{} or a list of them"),
-    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), "a list, each entry {}"),
-    "bad_words_ids": "a list of lists, each entry of those {}",
+_ONE, _ONE_OR_LIST = ((0,), "{}"), ((0, 1), "{} or a list of them")
+_LIST, _LISTS = ((1,), "a list, each entry {}"), ((2,), "a list of lists, each entry of those {}")
+_FORMS: dict[str, tuple[tuple[int, ...], str]] = {
+    **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"), _ONE),
+    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _ONE_OR_LIST),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), _LIST),
+    "bad_words_ids": _LISTS,
 }
-"""What a field must be; {} stands for a token id."""
+"""How deep in lists a field may have its tokens, and what that is in words, with {} for a token."""
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The fields of config.json and of generation_config.json, checked; None where there is no such file.
-
-    A token of config.json that the vocabulary does not have means none: older files say it by -1, and small models are
-    published with the tokens of large ones.
-    """
-    config, path = folder / "config.json", folder / FILE
-    fields = read_fields(config) if config.is_file() else {}
-    size = fields.get("decoder_vocab_size") or fields.get("vocab_size")
-    ids = range(size if isinstance(size, int) else 2**31)
-    _check(fields, config, None)
-    fields |= {name: _within(fields[name], ids) for name in _SPECIAL if fields.get(name) is not None}
-    if not path.is_file():
-        return fields, None
-    said = read_fields(path)
-    _check(said, path, ids)
-    return fields, said
-
-
-def _check(fields: Mapping[str, Any], path: Path, ids: range | None) -> None:
-    """Refuses what is no token where a token belongs; None for any whole number."""
-    for name, kind in _KINDS.items():
+def _read_tokens(path: Path, ids: range, strict: bool) -> dict[str, Any]:
+    """The fields of a file, without tokens that are not among `ids`; those that are forced or suppressed it refuses where it
+    is strict."""
+    fields, strange = read_fields(path), {}
+    for name, (_, wording) in _FORMS.items():
         value = fields.get(name)
-        if value is not None and not _fits(value, kind, ids):
-            wanted = kind.format("a token id" if ids is None else f"a token id in 0..{len(ids) - 1}")
+        if value is None or _fits(value, name) and _has(ids, value):
+            continue
+        if not _fits(value, name) or (strict and name not in _SPECIAL):
+            wanted = wording.format(f"a token id in 0..{len(ids) - 1}")
             raise ValueError(f"{name} in {path} must be {wanted}: got {value!r}; mend it, or take it out of the file")
+        fields[name] = [each for each in value if _has(ids, each)] or None if isinstance(value, list) else None
+        strange[name] = value
+    told = [f"{name}={value}" for name, value in strange.items() if strict or name not in _SPECIAL]
+    if told:
+        missing = f"{path} has tokens that are not among the model's 0..{len(ids) - 1}: {', '.join(told)}"
+        warnings.warn(f"{missing}; they count as none", stacklevel=4)
+    return fields
 
 
-def _fits(value: Any, kind: str, ids: range | None) -> bool:
-    if isinstance(value, list):
-        if kind.startswith("a list of lists"):
-            return all(isinstance(words, list) and bool(words) and _fits(words, "a list", ids) for words in value)
-        return "list" in kind and all(_fits(token, "{}", ids) for token in value)
-    if kind.startswith("a list"):
-        return False
-    return isinstance(value, int) and not isinstance(value, bool) and (ids is None or value in ids)
+def _fits(value: Any, name: str) -> bool:
+    depths, _ = _FORMS[name]
+    return any(_is_nested(value, depth) for depth in depths)
 
 
-def _within(value: int | list[int], ids: range) -> int | list[int] | None:
-    """The tokens among `ids`; None without any."""
-    if isinstance(value, list):
-        return [token for token in value if token in ids] or None
-    return value if value in ids else None
+def _is_nested(value: Any, depth: int) -> bool:
+    """Whether it is a whole number or, at a depth of 1 and more, lists of them; only the outermost may be empty."""
+    if depth == 0:
+        return type(value) is int
+    return isinstance(value, list) and all(_is_nested(each, depth - 1) and each != [] for each in value)
+
+
+def _has(ids: range, value: Any) -> bool:
+    """Whether all tokens in a value are among `ids`."""
+    return all(_has(ids, each) for each in value) if isinstance(value, list) else value in ids

@@ -10,6 +10,13 @@ from typing import Any
 FILES = ("*.json", "model*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja")
 """Config, weights, tokenizer and chat template; never pickles."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_XET = re.compile(
+    r"^(task|data processing|file reconstruction|cas[\w ]*|network|data integrity|configuration|internal|runtime|i/?o) error: |"
+    + _OS_ERROR.pattern,
+    re.IGNORECASE,
+)
+"""How hf_xet says that a transfer failed, whatever the reason; these are plain RuntimeErrors."""
 
 
 def resolve(name_or_path: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
@@ -45,7 +52,9 @@ def _snapshot(name: str, path: Path, revision: str | None, cache_dir: Path | Non
     known = OSError, client_error, errors.HFValidationError, errors.EntryNotFoundError, errors.XetDownloadError
     try:
         folder = Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=list(FILES)))
-    except (*known, RuntimeError) as error:  # the last is what hf_xet raises whatever happens to a transfer
+    except (*known, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not (type(error) is RuntimeError and _XET.search(str(error))):
+            raise
         raise _explained(error, name, path, revision) from error
     if not any(folder.glob("model*.safetensors")):
         raise FileNotFoundError(
@@ -113,13 +122,13 @@ def _of_transfer(error: Exception) -> bool:
     from huggingface_hub import errors
 
     module = type(error).__module__.partition(".")[0]
-    return module == "hf_xet" or isinstance(error, errors.XetDownloadError) or type(error) is RuntimeError
+    return module == "hf_xet" or isinstance(error, errors.XetDownloadError | RuntimeError)
 
 
 def _transfer(error: Exception, name: str) -> OSError:
     """What hf_xet says is one long line; of trouble with the disk it only has the number."""
     said = next(iter(str(error).splitlines()), "") or type(error).__name__
-    number = re.search(r"IO Error: .*\(os error (\d+)\)", said)
+    number = _OS_ERROR.search(said)
     if number is not None and int(number[1]) in _DISK:
         return _of_the_disk(OSError(int(number[1]), os.strerror(int(number[1]))), name)
     if isinstance(error, PermissionError):

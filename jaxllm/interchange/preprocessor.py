@@ -53,6 +53,17 @@ def _read(reader: ConfigReader, config: VisionConfig) -> ImageInput:
     reader.must_be("do_pad", False, None)
     reader.must_be("do_convert_rgb", True, False, None)
     scaled, cut = _said(reader, "do_resize", True), _said(reader, "do_center_crop", defaults["do_center_crop"])
+    rescaled, normalized = _said(reader, "do_rescale", True), _said(reader, "do_normalize", True)
+    for name, done in {
+        **dict.fromkeys(("size", "resample"), scaled),
+        "crop_size": cut,
+        "rescale_factor": rescaled,
+        **dict.fromkeys(("image_mean", "image_std"), normalized),
+    }.items():
+        if done and reader.fields.get(name, "absent") is None:
+            raise ValueError(
+                f"{name} in {reader.source} must have a value: got null; correct it, or take it out for the default"
+            )
     resample = reader.must_be("resample", defaults["resample"], *range(len(_FILTERS)), None)
     size, shorter_side = _size(reader, "size", defaults["size"]) if scaled else (None, None)
     crop, only_short = _size(reader, "crop_size", defaults["crop_size"]) if cut else (None, None)
@@ -62,10 +73,8 @@ def _read(reader: ConfigReader, config: VisionConfig) -> ImageInput:
         raise ValueError(
             f"crop_size in {reader.source} must have height and width: got {reader.read('crop_size')!r}; correct it"
         )
-    rescaled, scale = _said(reader, "do_rescale", True), reader.read("rescale_factor", 1 / 255)
-    if rescaled and scale is None:
-        raise ValueError(f"rescale_factor in {reader.source} must be a number: got None")
-    mean, std = _colors(reader, config.channels)
+    scale = reader.read("rescale_factor", 1 / 255)
+    mean, std = _colors(reader, config.channels, normalized)
     kind = _FILTERS[defaults["resample"] if resample is None else resample]
     scale = float(scale) if rescaled else 1.0
     return ImageInput(size=size, shorter_side=shorter_side, crop=crop, resample=kind, scale=scale, mean=mean, std=std)
@@ -136,9 +145,9 @@ def _size(reader: ConfigReader, name: str, default: int | None) -> tuple[Size | 
     )
 
 
-def _colors(reader: ConfigReader, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _colors(reader: ConfigReader, channels: int, normalized: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each colour."""
-    normalized, found = _said(reader, "do_normalize", True), []
+    found = []
     for name, neutral in (("image_mean", 0.0), ("image_std", 1.0)):
         value = reader.read(name, None)
         value = 0.5 if value is None else value

@@ -76,9 +76,7 @@ def share(right: int, total: int) -> dict[str, Any]:
 
 
 def wilson(right: int, total: int) -> list[float]:
-    """The 95 % interval of a share that was seen as `right` of `total` (Wilson 1927); NaN where nothing was seen."""
-    if total == 0:
-        return [math.nan, math.nan]
+    """The 95 % interval of a share that was seen as `right` of `total`, at least one (Wilson 1927)."""
     z = 1.959964
     seen, spread = right / total, z * z / total
     middle = (seen + spread / 2) / (1 + spread)

@@ -17,6 +17,7 @@ from jaxllm.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(os.path.abspath(__file__)).parents[2]
+_PATH = ("/", "~", "./", "../")
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -71,8 +72,8 @@ def write_named_record(
 
 
 def shown_command(words: Sequence[str]) -> str:
-    """The command that these words were given to Python in, with folders outside the checkout cut away: they are this
-    machine's.
+    """The command that these words were given to Python in. Where a word is a path, or what is behind its first "=", folders
+    outside the checkout are cut away: they are this machine's. Paths elsewhere in a word stay.
 
     >>> shown_command(["scripts/benchmark/step.py", "/data/gpt", "--torch-python=~/torch/bin/python", "runs/tiny"])
     'python scripts/benchmark/step.py gpt --torch-python=python runs/tiny'
@@ -81,11 +82,13 @@ def shown_command(words: Sequence[str]) -> str:
 
 
 def _shown(word: str) -> str:
-    before, sign, path = word.rpartition("=")
-    if not path.startswith(("/", "~", "../")):
+    before, path = "", word
+    if "=" in word and not word.startswith(_PATH):
+        before, path = word[: word.index("=") + 1], word[word.index("=") + 1 :]
+    if not path.startswith(_PATH) and ".." not in Path(path).parts:
         return word
-    here = Path(os.path.abspath(Path(path).expanduser()))
-    return before + sign + (str(here.relative_to(CHECKOUT)) if CHECKOUT in here.parents else here.name)
+    here = Path(os.path.abspath(os.path.expanduser(path)))
+    return before + (str(here.relative_to(CHECKOUT)) if CHECKOUT in here.parents else Path(path).name or path)
 
 
 def newest_record(topic: str, recipe_name: str) -> dict[str, Any] | None:

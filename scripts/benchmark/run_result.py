@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe, told = find_recipe(str(options.run_dir)), json.loads((options.run_dir / "results.json").read_text("utf-8"))
     results = logged(recipe, read_metrics(options.run_dir))
-    results |= {name: told[name] for name in ("parameters", "seconds", "sample") if name in told}
+    results |= of_training(told)
     results["shared_machine"] = options.shared
     if isinstance(recipe.objective, CausalLM) and isinstance(recipe.data, DataConfig) and "validation_loss" in results:
         results |= of_text(recipe, recipe.data, load_tokenizer(options.run_dir / "tokenizer"), results["validation_loss"])
@@ -41,7 +41,7 @@ def main() -> None:
     if options.shared:
         notes += " Other work ran on the machine."
     where = json.loads((options.run_dir / "environment.json").read_text("utf-8"))
-    path = write_record(options.topic, recipe, results | {"sample": told["sample"]}, notes, where)
+    path = write_record(options.topic, recipe, results, notes, where)
     print(path)
     print(json.dumps(results, indent=1))
 
@@ -58,6 +58,12 @@ def logged(recipe: Recipe, records: list[dict[str, Any]]) -> dict[str, Any]:
     results["step_ms"] = 1e3 * median(r["step_seconds"] for r in train)
     results[f"{unit}_per_second"] = median(r[f"{unit}_per_second"] for r in train)
     return results
+
+
+def of_training(told: dict[str, Any]) -> dict[str, Any]:
+    """What goes into the record of the results that a run ended with; a sample only where it has one."""
+    results = {name: told[name] for name in ("parameters", "seconds")}
+    return results if told.get("sample") is None else results | {"sample": told["sample"]}
 
 
 def of_text(recipe: Recipe, config: DataConfig, tokenizer: Tokenizer, loss: float) -> dict[str, Any]:

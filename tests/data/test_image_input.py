@@ -1,6 +1,7 @@
 """Pictures opened: large ones, turned ones, those of 16 bits, arrays of longer integers."""
 
 import io
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,18 +21,34 @@ def saved(image, form="PNG", **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("limit", [39, 19], ids=["Pillow warns", "Pillow refuses"])
-def test_a_picture_that_is_too_large_is_refused_by_name(limit, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("limit", "warned"), [(39, 2), (19, 0)], ids=["Pillow warns", "Pillow refuses"])
+def test_a_picture_that_is_too_large_is_refused_by_name(limit, warned, tmp_path, monkeypatch):
     PIL.Image.fromarray(PICTURE).save(tmp_path / "large.png")
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(
-        ValueError, match=rf"/large.png must be a picture that Pillow reads: it has more than {limit} pixels, .*"
-    ):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(
+            ValueError, match=f"/large.png must be a picture that Pillow reads: it has more than {limit} pixels"
+        ):
+            open_image(tmp_path / "large.png")
+        with pytest.raises(ValueError, match="^image 3 of train must be .* make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS"):
+            open_image((tmp_path / "large.png").read_bytes(), name="image 3 of train")
+    assert [each.category for each in told] == [PIL.Image.DecompressionBombWarning] * warned
+    with pytest.raises(ValueError, match=f"it has more than {limit} pixels"):  # where warnings are errors, as in these tests
         open_image(tmp_path / "large.png")
-    with pytest.raises(ValueError, match="^image 3 of train must be .* make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS"):
-        open_image((tmp_path / "large.png").read_bytes(), name="image 3 of train")
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 40)
-    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "large.png")), PICTURE)
+    for enough in (40, None):
+        monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", enough)
+        np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "large.png")), PICTURE)
+
+
+def test_opening_leaves_the_warnings_of_other_threads_alone(monkeypatch):
+    """catch_warnings changes them for the whole process, for good where two threads end in another order than they began."""
+    before, within, plain = list(warnings.filters), [], PIL.Image.open
+    monkeypatch.setattr(
+        PIL.Image, "open", lambda *args, **options: within.append(list(warnings.filters)) or plain(*args, **options)
+    )
+    decode(saved(PIL.Image.fromarray(PICTURE)))
+    assert within == [before]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +71,16 @@ def test_grey_of_16_bits_keeps_its_upper_8(image, form):
 def test_transparent_grey_of_16_bits_is_white():
     found = np.asarray(open_image(saved(PIL.Image.fromarray(DEEP), transparency=1000), grey=True))
     np.testing.assert_array_equal(found, [[0, 0, 1, 255], [128, 255, 255, 255]])
+
+
+def test_integers_without_a_length_have_8_bits_where_they_fit():
+    grey = PIL.Image.fromarray(PICTURE[..., 0])
+    np.testing.assert_array_equal(np.asarray(open_image(grey.convert("I"), grey=True)), PICTURE[..., 0])
+    deep = PIL.Image.fromarray(PICTURE[..., 0].astype(np.uint16))
+    assert deep.mode == "I;16" and not np.asarray(open_image(deep, grey=True)).any()
+    see_through = PIL.Image.fromarray(np.array([[7, 9]], np.int32))
+    see_through.info["transparency"] = 7
+    np.testing.assert_array_equal(np.asarray(open_image(see_through, grey=True)), [[255, 9]])
 
 
 @pytest.mark.parametrize(

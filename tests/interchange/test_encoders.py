@@ -173,7 +173,7 @@ def test_an_encoder_of_images_that_was_made_here_goes_out(tmp_path):
     named = dataclasses.replace(published.config, encoder=encoder, label_names=("a", "b", "c", "d", "e"))
     assert published_config(published.family, named)["id2label"]["4"] == "e"
     post = dataclasses.replace(named, encoder=dataclasses.replace(encoder, norm_placement="post"))
-    with pytest.raises(ValueError, match="it cannot say encoder="):
+    with pytest.raises(ValueError, match="it cannot say encoder.norm_placement='post', encoder.final_norm=False; export"):
         published_config(published.family, post)
 
 

@@ -157,6 +157,19 @@ CASES = {
         lambda: RuntimeError(XET + "IO Error: Permission denied (os error 13)"),
         "the cache may not be written: make it yours, or name another place for downloads such as owner/model by HF_HOME",
     ),
+    "a disk that fills, as storage says it elsewhere": (
+        lambda: RuntimeError("I/O error: No space left on device (os error 28)"),
+        "the disk of downloads is full: make room for owner/model, or name another place by HF_HOME",
+    ),
+    "a disk that fills, in other words of storage": (
+        lambda: RuntimeError("Background writer task failed: No space left on device (os error 28)"),
+        "the disk of downloads is full: make room for owner/model, or name another place by HF_HOME",
+    ),
+    "storage in its older words": (
+        lambda: RuntimeError("Data processing error: CAS service error : Error : single flight error"),
+        "the files of owner/model did not come whole from the hub's storage (Data processing error: CAS service error : "
+        "Error : single flight error): try again, or set HF_HUB_DISABLE_XET=1 to have them another way",
+    ),
     "a file of another length": (
         lambda: OSError("Consistency check failed: file should be of size 3 but has size 2 (a).\nPlease retry."),
         "the files of owner/model did not come whole from the hub (Consistency check failed: file should be of size 3 but has "
@@ -193,6 +206,24 @@ def test_each_error_says_what_to_do(case, monkeypatch, tmp_path):
     assert str(error.value) == message and error.value.__cause__ is not None
     beyond_the_name = ("disk", "stor", "folder of another", "length")  # it is there, and something else went wrong
     assert type(error.value) is (OSError if any(word in case for word in beyond_the_name) else FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        RuntimeError("etag is empty due to uncovered problems"),
+        RecursionError("Task error: maximum recursion depth exceeded"),
+        NotImplementedError("Task error: "),
+    ],
+    ids=str,
+)
+def test_other_trouble_stays_what_it_is(error, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: (_ for _ in ()).throw(error))
+    with pytest.raises(RuntimeError) as raised:
+        resolve("owner/model")
+    assert raised.value is error
 
 
 def test_a_download_that_was_cut_off_is_told_from_one_that_never_was(monkeypatch, tmp_path):

@@ -62,12 +62,38 @@ def theirs(folder, pictures):
 
 
 @pytest.mark.parametrize(
-    "more", [{"do_rescale": None}, {"do_rescale": False, "rescale_factor": 0.5}, {"do_normalize": None}, {"do_rescale": False}]
+    "more",
+    [
+        {"do_rescale": None},
+        {"do_rescale": False, "rescale_factor": 0.5},
+        {"do_normalize": None},
+        {"do_rescale": False},
+        {"do_rescale": False, "rescale_factor": None},
+        {"do_normalize": False, "image_mean": None, "image_std": None},
+        {"do_resize": False, "size": None, "resample": None, "do_center_crop": True, "crop_size": 12},
+        {"do_resize": None, "do_center_crop": True, "crop_size": 12},
+        {"do_center_crop": False, "crop_size": None},
+    ],
+    ids=str,
 )
-def test_what_is_not_done_is_as_in_transformers(more, tmp_path):
-    """A null says no; and a factor may stand there that is not used."""
-    how = read(tmp_path, {"image_processor_type": "ViTImageProcessor", "size": 12, **more})
+@pytest.mark.parametrize("kind", ["ViT", "DeiT"])
+def test_what_is_not_done_is_as_in_transformers(kind, more, tmp_path):
+    """A null says no; and what is not used may say anything."""
+    fields = {"image_processor_type": f"{kind}ImageProcessor", "size": 12, "crop_size": 12, **more}
+    how = read(tmp_path, fields)
     np.testing.assert_allclose(theirs(tmp_path, PICTURES), prepare_images(PICTURES, how), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "ViT") for name in ("image_mean", "image_std", "resample", "size", "rescale_factor")] + [("crop_size", "DeiT")],
+)
+def test_a_null_of_what_is_needed_is_refused_here_and_there(name, kind, tmp_path):
+    fields = {"image_processor_type": f"{kind}ImageProcessor", "size": 12, "crop_size": 12}
+    with pytest.raises(ValueError, match=f"{name} in .*preprocessor_config.json must have a value: got null; correct it"):
+        read(tmp_path, fields | {name: None})
+    with pytest.raises(ValueError, match=f"`{name}`.* must"):
+        theirs(tmp_path, PICTURES)
 
 
 def test_grey_and_see_through_pictures():
@@ -107,7 +133,7 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
         ({"size": 12, "image_std": [0.5, 0.0, 0.5]}, "preprocessor_config.json cannot be followed: std must be pos"),
         ({"size": 12, "image_std": [0.5, float("nan"), 0.5]}, "preprocessor_config.json cannot be followed: std must be pos"),
         ({"size": 12, "image_mean": [0.5, None, 0.5]}, "preprocessor_config.json cannot be followed: "),
-        ({"size": 12, "rescale_factor": None}, "rescale_factor in .* must be a number: got None"),
+        ({"size": 12, "rescale_factor": "1"}, "rescale_factor in .* must be a number: got '1'"),
         ({"size": {"height": "12", "width": 12}}, "size in .* must be height and width, .*: got {'height': '12', 'width': 12}"),
         ({"size": [12.0, 12]}, r"size in .* must be height and width, .*: got \[12.0, 12\]"),
     ],
@@ -187,20 +213,25 @@ def test_a_grey_model_goes_through_from_end_to_end(form, tmp_path):
             {"image_processor_type": "CLIPImageProcessor"},
             "image_processor_type in .* must be ViTImageProcessor .*: got 'CLIPImagePro",
         ),
-        ({"size": 12, "do_pad": True}, "do_pad in .*preprocessor_config.json must be one of False, None .*: got True"),
-        ({"size": 12, "image_mean": [0.5]}, "image_mean in .*preprocessor_config.json must have 3 numbers"),
-        ({"size": 14}, r".*preprocessor_config.json makes pictures of \(14, 14\)"),
+        ({"size": 12, "do_pad": True}, "do_pad in preprocessor_config.json must be one of False, None .*: got True"),
+        ({"size": 12, "image_mean": [0.5]}, "image_mean in preprocessor_config.json must have 3 numbers"),
+        ({"size": 14}, r"preprocessor_config.json makes pictures of \(14, 14\)"),
+        ({"size": 12, "image_mean": None}, "image_mean in preprocessor_config.json must have a value"),
     ],
 )
 def test_settings_that_cannot_be_followed_leave_a_model_of_floats(fields, reason, tmp_path):
-    with pytest.warns(UserWarning, match=f"the model takes no pictures, only arrays .*, since {reason}") as warned:
+    with pytest.warns(UserWarning, match=f"/in takes no pictures, only arrays .*, since {reason}") as warned:
         m = published(tmp_path / "in", fields)
     assert len(warned) == 1 and m.image_input is None
     with pytest.warns(UserWarning, match="takes no pictures"):
         convert(tmp_path / "in", tmp_path / "ours", to="jaxllm")
+    assert str(tmp_path) not in (tmp_path / "ours" / "model.json").read_text()
+    with pytest.warns(UserWarning, match=f"/ours takes no pictures, only arrays .*, since {reason}") as warned:
+        ours = jaxllm.load(tmp_path / "ours")
+    assert len(warned) == 1
     PIL.Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
     floats = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
-    for folder, found in (("in", m), ("ours", jaxllm.load(tmp_path / "ours"))):
+    for folder, found in (("in", m), ("ours", ours)):
         said = rf"/{folder} takes no pictures, since {reason}.*; give it an array of floats \[B, 12, 12, 3\] that is normalized"
         for call in (found.images, found.classify, lambda images, model=found: model(images=images)):
             for picture in (PICTURES[0], PICTURES[0].astype(int), str(tmp_path / "a.png")):
