@@ -1,10 +1,10 @@
 """`jaxllm convert`: a model from one layout to another."""
 
-import argparse
+from jaxllm.cli.parser import Parser
 
 
 def run(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jaxllm convert",
         description="Writes a model in another layout: for Hugging Face transformers, or as a checkpoint of jaxllm.",
         epilog="jaxllm convert runs/tinystories exported; jaxllm convert model.gguf smollm2 --to jaxllm",

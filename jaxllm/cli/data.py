@@ -2,8 +2,11 @@
 
 import argparse
 import shutil
+import sys
 import time
 from typing import TYPE_CHECKING
+
+from jaxllm.cli.parser import Parser
 
 if TYPE_CHECKING:
     from jaxllm.data.build import BuildReport
@@ -25,9 +28,9 @@ def run(argv: list[str]) -> int:
     return _build(arguments) if arguments.action == "build" else _show(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jaxllm data",
         description="Data sets are TFDS folders of ArrayRecord files; a recipe names one as its data.dataset.",
         epilog=EXAMPLES,
@@ -92,7 +95,9 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="KIND|FOLDER", help="count tokens: bytes, characters, bpe, wordpiece, "
                         "unigram, or a folder with a tokenizer.json")  # fmt: skip
     parser.add_argument("--vocab-size", type=int, metavar="N", help="entries of a trained tokenizer (default: 4096)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of data sets")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="folder of data sets (default: $JAXLLM_DATA, else in the cache folder)"
+    )
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -179,9 +184,24 @@ def _say_built(arguments: argparse.Namespace, report: "BuildReport", units: tupl
     print()
     splits = [(name, f"{count:,}", f"{size:,}") for name, (count, size) in report.splits.items()]
     _print_table([("split", *units), *splits])
+    if units[1] == "characters" and not (arguments.pair or arguments.label):
+        _warn_of_shares(report)
     print(f"\nwritten to {report.folder} in {seconds:.1f} s")
     named = arguments.name if arguments.data_dir is None else f"{arguments.name} --data-dir {arguments.data_dir}"
     print(f"look at it:  jaxllm data show {named}")
+
+
+def _warn_of_shares(report: "BuildReport") -> None:
+    """Few or very different documents make splits far from the shares asked for, since each goes whole to one of them."""
+    total = sum(size for _, size in report.splits.values())
+    shares = {name: (report.splits[name][1] / total, asked) for name, asked in report.fractions.items()}
+    far = [f"{name} has {got:.0%} (asked: {asked:.0%})" for name, (got, asked) in shares.items() if not 0.5 <= got / asked <= 2]
+    if far:
+        print(
+            f"\nwarning: of all characters {' and '.join(far)}, since whole documents are drawn; "
+            "--split-by characters cuts each document instead",
+            file=sys.stderr,
+        )
 
 
 def _show(arguments: argparse.Namespace) -> int:

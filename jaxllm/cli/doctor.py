@@ -1,10 +1,10 @@
 """`jaxllm doctor`: check this machine, and say what to do about it."""
 
-import argparse
+from jaxllm.cli.parser import Parser
 
 
 def run(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jaxllm doctor",
         description="Checks versions, devices, memory, disk, caches and the CPU settings chosen for this machine.",
         epilog="Exit code 0 if jaxllm can work here, 1 if something is broken. JAXLLM_CPU_TUNING=off leaves JAX as it comes.",

@@ -1,11 +1,14 @@
 """`jaxllm evaluate`: loss and perplexity of a trained model over a split."""
 
-import argparse
 import json
+
+from jaxllm.cli.parser import Parser
 
 
 def run(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="jaxllm evaluate", description=__doc__)
+    parser = Parser(
+        prog="jaxllm evaluate", description="Measures loss and perplexity of a trained model over a split of its data set."
+    )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a run")
     parser.add_argument("--split", help="split of its data set (default: its validation split)")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the best, else the newest")

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from jaxllm.cli.parser import Parser
+
 SAMPLING = (
     *("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop"),
     *("suppress", "begin_suppress", "forced_bos", "forced_eos", "num_beams", "length_penalty", "early_stopping"),
@@ -75,8 +77,8 @@ def _token(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"must be a token's id or {OFF}: got {text!r}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="jaxllm generate",
         description="Continues a prompt with a trained or published model, and shows the text as it is written.",
         epilog="Text longer than the model's context goes on from the last half of it.",

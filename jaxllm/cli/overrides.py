@@ -44,6 +44,15 @@ def field_names(node: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + field.name
 
 
+ABBREVIATED = {
+    **{"lr": "learning-rate", "wd": "weight-decay", "warmup": "warmup-steps", "grad-clip": "clip-norm"},
+    **{"bs": "batch-size", "batch": "batch-size", "max-steps": "steps", "num-steps": "steps", "iters": "steps"},
+    **{"seq-length": "seq-len", "max-seq-len": "seq-len", "block-size": "seq-len", "context-length": "context-len"},
+    **{"layers": "num-layers", "heads": "num-heads", "dim": "embed-dim", "hidden-size": "embed-dim", "width": "embed-dim"},
+}
+"""Names that fields have elsewhere, and ours."""
+
+
 def _check_names(recipe: Recipe, options: list[str]) -> None:
     names = {f"--{name}".replace("_", "-"): None for name in field_names(recipe)}
     for option in options:
@@ -55,7 +64,9 @@ def _check_names(recipe: Recipe, options: list[str]) -> None:
         if f"--{field}" in names or f"--{flag_off}" in names:
             continue
         near = difflib.get_close_matches(name, names, n=1)
-        ends = [known for known in names if known.rpartition(".")[2] == field.rpartition(".")[2]]
+        group, _, last = field.rpartition(".")
+        ends = [known for known in names if known.lstrip("-").rpartition(".")[2] == ABBREVIATED.get(last, last)]
+        ends.sort(key=lambda known: not known.startswith(f"--{group}."))  # of the same group first
         hint = (ends or near or [None])[0]
         raise ValueError(
             f"unknown field {name}: " + (f"did you mean {hint}?" if hint else "`jaxllm train RECIPE --help` lists every field")

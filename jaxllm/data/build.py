@@ -22,6 +22,8 @@ class BuildReport:
     """Documents and characters of each split."""
     cleaning: CleanCounts
     skipped: Skipped = field(repr=False)
+    fractions: dict[str, float] = field(default_factory=dict)
+    """Share of the documents that validation and test were to get; without those that have files of their own."""
 
 
 def build_text_set(
@@ -81,7 +83,9 @@ def build_text_set(
             overwrite=overwrite,
             records={"cleaning.json": record},
         )
-    return BuildReport(folder, sizes, cleaner.counts, skipped)
+    asked = {"validation": split.validation_fraction, "test": split.test_fraction}
+    fractions = {part: fraction for part, fraction in asked.items() if fraction}
+    return BuildReport(folder, sizes, cleaner.counts, skipped, fractions)
 
 
 def _features(read: ReadConfig, labelled: bool, splits: Iterable[Iterable[Record]]) -> Features:

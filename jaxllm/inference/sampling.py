@@ -55,6 +55,7 @@ class SamplingConfig:
     """Beam search: stop as soon as num_beams texts have ended; otherwise when no running one is likely to be better."""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1: got {self.max_tokens}")
         if self.temperature != 0 and not LOWEST_TEMPERATURE <= self.temperature < float("inf"):
@@ -80,6 +81,18 @@ class SamplingConfig:
             raise ValueError(f"seed must be in [0, 2^32): got {self.seed}")
         if "" in self.stop:
             raise ValueError("stop must hold texts of at least one character: got an empty one")
+
+    def _check_kinds(self) -> None:
+        """A number is what Python can use as one, of NumPy and JAX as well."""
+        whole, real = ("a whole number", "__index__"), ("a number", "__float__")
+        kinds = dict.fromkeys(("max_tokens", "top_k", "seed", "num_beams"), whole)
+        kinds |= dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"), real)
+        for field, (kind, method) in kinds.items():
+            value = getattr(self, field)
+            if not hasattr(value, method) and (value is not None or getattr(type(self), field) is not None):
+                raise ValueError(f"{field} must be {kind}: got {value!r}")
+        if isinstance(self.stop, str):
+            raise ValueError(f"stop must be a list of texts: got {self.stop!r}; write [{self.stop!r}]")
 
 
 class Drawing(NamedTuple):

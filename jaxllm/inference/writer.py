@@ -33,8 +33,8 @@ def check_writer(model: Writer) -> None:
     config = writer_config(model)
     if not config.causal or config.head.kind != "vocabulary":
         raise ValueError(
-            "generate needs a model that writes, with causal=True and a vocabulary as its head: got "
-            f"causal={config.causal} and head.kind={config.head.kind!r}; an encoder is called, or asked to embed"
+            "generate needs a model that writes, such as GPT or T5: got one that only reads, such as BERT "
+            f"(causal={config.causal}, head.kind={config.head.kind!r}); call it, or ask it to embed texts"
         )
 
 

@@ -7,7 +7,7 @@ their shardings; `write_folder` writes a folder that Hugging Face transformers l
 from jaxllm.interchange.config_reader import ConfigReader
 from jaxllm.interchange.export import published_config, write_folder
 from jaxllm.interchange.family import Family
-from jaxllm.interchange.generation import GenerationDefaults, read_generation
+from jaxllm.interchange.generation import GenerationDefaults
 from jaxllm.interchange.hub import resolve
 from jaxllm.interchange.keymap import Tensor
 from jaxllm.interchange.open import Published, find_family, is_gguf, known_families, open_published
@@ -32,7 +32,6 @@ __all__ = [
     "open_published",
     "open_tensors",
     "published_config",
-    "read_generation",
     "read_sentence_config",
     "resize_vocabulary",
     "resolve",

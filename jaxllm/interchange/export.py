@@ -16,13 +16,13 @@ from jaxtyping import Int, Shaped
 from jaxllm.data.image_input import ImageInput
 from jaxllm.interchange.config_reader import ConfigReader
 from jaxllm.interchange.family import Family
-from jaxllm.interchange.generation import FILE, GenerationDefaults, generation_fields
+from jaxllm.interchange.generation import FILE, GenerationDefaults, generation_fields, writes_text
 from jaxllm.interchange.keymap import BoundTensor, Index, bind_all
 from jaxllm.interchange.open import read_config
 from jaxllm.interchange.preprocessor import write_image_input
 from jaxllm.interchange.safetensors_folder import Outgoing, write_tensors
 from jaxllm.interchange.sentence import SentenceConfig, write_sentence_config
-from jaxllm.models import EncoderDecoderConfig, TransformerConfig, VisionConfig
+from jaxllm.models import VisionConfig
 
 SHARD_BYTES = 5 * 10**9
 _NOT_COMPUTED = ("dropout", "init_std", "param_dtype", "compute_dtype", "layer_loop", "norm_barrier", "remat", "label_names")
@@ -97,13 +97,6 @@ _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 _GENERATION = ("decoder_start_token_id", *_SPECIAL)
 
 
-def writes_text(config: Any) -> bool:
-    """Whether a model of this config has a `generate`."""
-    if isinstance(config, EncoderDecoderConfig):
-        return True
-    return isinstance(config, TransformerConfig) and config.causal and config.head.kind == "vocabulary"
-
-
 def published_tensors(family: Family, config: Any, params: Any, dtype: str | Mapping[str, str] | None = None) -> list[Outgoing]:
     """Every published tensor that these parameters are; each is made when asked for. Serves for gradients as well."""
     leaves = {"/".join(str(key.key) for key in keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
@@ -124,8 +117,8 @@ def published_config(family: Family, config: Any) -> dict[str, Any]:
             f"a {family.architectures[0]} must be able to say what the config says: it is of another kind than "
             f"{type(config).__name__} ({error}); export as another architecture"
         ) from error
-    back = _computed(read_config(family, ConfigReader(fields, "the config to be written")))
-    lost = {name: value for name, value in _computed(config).items() if back.get(name) != value}
+    back = _dotted(_computed(read_config(family, ConfigReader(fields, "the config to be written"))))
+    lost = {name: value for name, value in _dotted(_computed(config)).items() if back.get(name) != value}
     if lost:
         listed = ", ".join(f"{name}={value!r}" for name, value in lost.items())
         raise ValueError(
@@ -133,6 +126,14 @@ def published_config(family: Family, config: Any) -> dict[str, Any]:
             "architecture"
         )
     return fields
+
+
+def _dotted(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields as one level, such as head.kind."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def _computed(config: Any, *, of_images: bool = False) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def open_gguf(path: Path | str) -> GgufFile:
       ValueError: not a GGUF file, a version that is not 2 or 3, big endian, cut short, or damaged.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no GGUF file {path}: give the path of one")
     with path.open("rb") as file:
         start = file.read(8)
         if start[:4] != _MAGIC:

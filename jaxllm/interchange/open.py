@@ -14,7 +14,7 @@ from jaxllm.data.image_input import ImageInput
 from jaxllm.interchange import families
 from jaxllm.interchange.config_reader import ConfigReader, read_config_file
 from jaxllm.interchange.family import Family
-from jaxllm.interchange.generation import GenerationDefaults, generation_defaults, read_generation, read_start_id
+from jaxllm.interchange.generation import GenerationDefaults, generation_defaults, read_told, start_id
 from jaxllm.interchange.gguf_config import read_gguf_config, read_gguf_pooling
 from jaxllm.interchange.gguf_file import GgufFile, open_gguf
 from jaxllm.interchange.gguf_model import published_tensors
@@ -99,18 +99,19 @@ def open_published(name_or_path: str | Path) -> Published:
     """
     if is_gguf(name_or_path):
         file = open_gguf(name_or_path)
-        fields = read_gguf_config(file)
-        reader, generation, source = ConfigReader(fields, str(file.path)), generation_defaults(fields), file.path
+        reader, source = ConfigReader(read_gguf_config(file), str(file.path)), file.path
     else:
         file, source = None, resolve(name_or_path)
-        reader, generation = read_config_file(source), read_generation(source)
+        reader = read_config_file(source)
     family = find_family(reader.architecture)
     config = read_config(family, reader)
     tensors = open_tensors(source) if file is None else published_tensors(file)
     if family.settle is not None:
         config = family.settle(config, tensors.names)
-    if file is None and isinstance(config, EncoderDecoderConfig) and (start := read_start_id(source)) is not None:
+    told = read_told(source, config) if file is None else (reader.fields, None)
+    if file is None and isinstance(config, EncoderDecoderConfig) and (start := start_id(*told)) is not None:
         config = dataclasses.replace(config, start_id=start)
+    generation = generation_defaults(*told)
     return Published(source=source, family=family, config=config, tensors=tensors, generation=generation, gguf=file)
 
 

@@ -25,7 +25,9 @@ def find_recipe(source: str) -> Recipe:
     path = Path(source)
     if path.is_dir():
         if not is_run_folder(path):
-            raise ValueError(f"{path} is not a run folder: it has no {RECIPE_FILE}; name a run folder or a recipe file")
+            recipes = sorted(str(file) for file in path.glob("[!_]*.py"))
+            what = f"name one of its recipes: {', '.join(recipes)}" if recipes else "name a run folder or a recipe file"
+            raise ValueError(f"{path} is not a run folder: it has no {RECIPE_FILE}; {what}")
         return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=str(path))
     if not path.is_file():
         there = sorted(str(file) for folder in {path.parent, Path("configs")} for file in folder.glob("*.py"))

@@ -70,7 +70,9 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
         with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
             state, progress = _start(job, folder, store, say)
             if _is_whole(job, folder, progress):
-                say(f"already at step {progress.step} of {job.recipe.steps}: to go on, give more with --steps")
+                there, asked = progress.step, job.recipe.steps
+                place = f"of {asked}" if there <= asked else f"where {asked} are asked for"
+                say(f"already at step {there} {place}: to go on, give more than {there} with --steps")
                 return Fitted(folder.path, progress.step, "finished", progress.best_loss)
             folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None

@@ -1,6 +1,7 @@
 """A model from wherever it is: a run, an exported folder, a published folder or name, a GGUF file."""
 
 import dataclasses
+import os
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxllm.models import Model, VisionConfig, abstract_params, make_model
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.device_config import device_config, with_dtype
 from jaxllm.recipe.find import find_recipe, is_run_folder
+from jaxllm.recipe.given import check_source
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.model_folder import is_model_folder, load_model_folder
 from jaxllm.recipe.recipe import Recipe
@@ -45,6 +47,7 @@ def load(
       FileNotFoundError: nothing there, or files missing.
       ValueError: what is there is damaged or not supported; the message says which file and what to do.
     """
+    check_source(name_or_path)
     set_up()
     require_devices()
     devices = make_mesh(mesh or MeshConfig(data=1))
@@ -53,8 +56,13 @@ def load(
     if step is not None:
         raise ValueError(f"step is for the folder of a run: {name_or_path} is none")
     if is_model_folder(name_or_path):
-        return load_model_folder(Path(name_or_path), devices, dtype)
-    return load_published(name_or_path, devices, dtype)
+        loaded = load_model_folder(Path(name_or_path), devices, dtype)
+    else:
+        loaded = load_published(name_or_path, devices, dtype)
+    if loaded.image_problem is not None:
+        only = "takes no pictures, only arrays that are normalized already"
+        warnings.warn(f"{loaded.source} {only}, since {loaded.image_problem}", stacklevel=2)
+    return loaded
 
 
 def _load_run(path: Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:
@@ -115,12 +123,12 @@ def _published_tokenizer(published: Published) -> Tokenizer | None:
 
 
 def _published_image_input(published: Published) -> tuple[ImageInput | None, str | None]:
-    """How pictures become its input, or why that cannot be followed: it can be called with normalized pixels all the same."""
+    """How pictures become its input, or why that cannot be followed, without the folder, which another machine has not: it can
+    be called with normalized pixels all the same."""
     try:
         return published.read_image_input(), None
     except ValueError as error:
-        warnings.warn(f"the model takes no pictures, only arrays that are normalized already, since {error}", stacklevel=4)
-        return None, str(error)
+        return None, str(error).replace(f"{published.source}{os.sep}", "")
 
 
 class OpenRun(NamedTuple):

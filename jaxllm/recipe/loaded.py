@@ -17,7 +17,8 @@ from jaxllm.data.image_input import ImageInput, is_picture, prepare_images
 from jaxllm.inference import SamplingConfig, embed, generate
 from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.interchange.labels import default_names
-from jaxllm.models import EncoderDecoder, Model, ModelConfig, Output, Transformer, TransformerConfig, VisionTransformer
+from jaxllm.models import EncoderDecoder, Model, ModelConfig, Output, Transformer, VisionTransformer
+from jaxllm.recipe.given import check_options, normalized_images, prompt_list, switched_off, text_list, token_ids
 from jaxllm.recipe.recipe import Recipe
 
 Chat = Sequence[dict[str, str]]
@@ -82,17 +83,17 @@ class Loaded:
             if images is None:
                 raise ValueError("a model of images is called with images=: got none")
             pixels = self.images(images) if is_picture(images) else images
-            return _call(self.model, self.params, _channels_last(pixels, self.model), **_static(arguments))
+            return _call(self.model, self.params, normalized_images(pixels, self.model), **_static(arguments))
         if tokens is None:
             raise ValueError("a model of text is called with tokens: got none")
         stack = self.model.config.encoder if isinstance(self.model, EncoderDecoder) else self.model.config
-        inputs = [_ids(tokens, stack)]
+        inputs = [token_ids(tokens, stack)]
         if isinstance(self.model, EncoderDecoder):
             if decoder_tokens is None:
                 raise ValueError(
                     "a model with encoder and decoder is called with tokens and decoder_tokens: got no decoder_tokens"
                 )
-            inputs.append(_ids(decoder_tokens, self.model.config.decoder))
+            inputs.append(token_ids(decoder_tokens, self.model.config.decoder))
         elif decoder_tokens is not None:
             raise ValueError("decoder_tokens are for a model with encoder and decoder: this one has one stack only")
         if mask is not None:
@@ -122,13 +123,20 @@ class Loaded:
             raise ValueError(
                 f"{self.source} does not say how a picture becomes its input, having no preprocessor_config.json: {give}"
             )
-        return prepare_images(images, self.image_input)
+        try:
+            return prepare_images(images, self.image_input)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"there is no picture {error.filename}: give the path of a file, or a Pillow image"
+            ) from None
 
     def classify(self, images: Any) -> list[tuple[str, float]]:
         """The most likely label of each picture, and its probability.
 
         m.classify("cat.png")        # [("cat", 0.93)]
         """
+        if not isinstance(self.model, VisionTransformer):
+            raise ValueError(f"classify needs a model of images: {self.source} has one of text")
         logits = self(images=images).logits
         if logits is None:
             raise ValueError(f"classify needs a model with labels: {self.source} gives hidden states only")
@@ -145,14 +153,12 @@ class Loaded:
         Args:
           prompts: a text, several, or one chat, which is written down as the model was trained on chats.
         """
-        if isinstance(self.model, VisionTransformer) or self.tokenizer is None:
-            raise ValueError(f"generate needs a model of text with a tokenizer: {self.source} has none")
-        config = self.sampling(**sampling)
-        texts: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
+        model, tokenizer = self._of_text("generate")
+        config, texts = self.sampling(**sampling), prompt_list(prompts)
         if texts and isinstance(texts[0], dict):
             texts = [self.chat_ids(texts)]
         given: Any = {"eos_ids": self.generation.eos_ids, "prefix": self.prefix}
-        return generate(self.model, self.params, self.tokenizer, texts, config, **given)
+        return generate(model, self.params, tokenizer, texts, config, **given)
 
     def sampling(self, **options: Any) -> SamplingConfig:
         """The options with the tokens that the model was published with: those never to be written are added to the ones
@@ -160,19 +166,32 @@ class Loaded:
 
             m.sampling(suppress=None, begin_suppress=None, forced_bos=None, forced_eos=None)        # nothing forced or barred
         """
+        check_options(options)
         published = {name: getattr(self.generation, name) for name in ("forced_bos", "forced_eos")}
         for name in ("suppress", "begin_suppress"):
             if options.get(name, ()) is not None:
                 published[name] = tuple(dict.fromkeys([*getattr(self.generation, name), *options.pop(name, ())]))
-        return SamplingConfig(**{**published, **_switched_off(options)})
+        return SamplingConfig(**{**published, **switched_off(options)})
 
     def embed(self, texts: str | Sequence[str], **options: Any) -> Float[np.ndarray, "B D"]:
         """One vector a text; see `inference.embed`. A sentence encoder has its own pooling as the default."""
-        if not isinstance(self.model, Transformer) or self.tokenizer is None:
-            raise ValueError(f"embed needs an encoder or decoder of text with a tokenizer: {self.source} has none")
+        if isinstance(self.model, EncoderDecoder):
+            raise ValueError(
+                f"embed needs an encoder or a decoder alone: {self.source} has an encoder-decoder; load a sentence encoder, or "
+                "an encoder such as BERT"
+            )
         published = {} if self.sentence is None else dataclasses.asdict(self.sentence)
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        return embed(self.model, self.params, self.tokenizer, texts, **{**published, **options})
+        model, tokenizer = self._of_text("embed")
+        assert isinstance(model, Transformer)
+        return embed(model, self.params, tokenizer, text_list(texts), **{**published, **options})
+
+    def _of_text(self, what: str) -> tuple[Transformer | EncoderDecoder, Tokenizer]:
+        """The model and its tokenizer, for what needs both."""
+        if isinstance(self.model, VisionTransformer):
+            raise ValueError(f"{what} needs a model of text: {self.source} has one of images")
+        if self.tokenizer is None:
+            raise ValueError(f"{what} needs a model with a tokenizer: {self.source} has none; put its tokenizer files there")
+        return self.model, self.tokenizer
 
     def chat_ids(self, messages: str | Chat) -> list[int]:
         """Ids of a chat, written down as the model was trained to answer it; a single text is a user's message."""
@@ -185,22 +204,6 @@ class Loaded:
     def reads_prompt(self) -> bool:
         """Whether a prompt is read by an encoder, so that what is written does not continue it."""
         return isinstance(self.model, EncoderDecoder)
-
-
-def _switched_off(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of SamplingConfig; a list of tokens that is None has none."""
-    lists = ("suppress", "begin_suppress", "forced_eos")
-    return {name: () if value is None and name in lists else value for name, value in options.items()}
-
-
-def _ids(tokens: Any, config: TransformerConfig) -> Int[Array, "B T"]:
-    """Refuses what an array on a device would silently take for the nearest entry of its table."""
-    ids = np.asarray(tokens)
-    if ids.size and not 0 <= ids.min() <= ids.max() < config.vocabulary:
-        raise ValueError(f"token ids must be in 0..{config.vocabulary - 1}: got {ids.min()}..{ids.max()}")
-    if config.position in ("learned", "relative_key", "relative_key_query") and ids.shape[-1] > config.context_len:
-        raise ValueError(f"a row must have at most {config.context_len} tokens, one for each position: got {ids.shape[-1]}")
-    return jnp.asarray(ids, jnp.int32)
 
 
 def _static(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -216,13 +219,3 @@ def _jitted(
     model: Model, capture: tuple[str, ...], params: Any, inputs: tuple[Array, ...], arguments: dict[str, Any]
 ) -> Output:
     return model.apply({"params": params}, *inputs, capture=capture, **arguments)  # type: ignore[return-value]
-
-
-def _channels_last(images: Any, model: VisionTransformer) -> Float[Array, "B height width channels"]:
-    array, channels = np.asarray(images), model.config.channels
-    if array.dtype.kind in "biu":  # nested lists, which `is_picture` takes for no picture
-        raise ValueError(f"images as numbers must be floats that are normalized already: got {array.dtype}; see `images`")
-    array = jnp.asarray(array, jnp.float32)
-    if array.ndim == 4 and array.shape[-1] != channels and array.shape[1] == channels:
-        return jnp.moveaxis(array, 1, -1)
-    return array

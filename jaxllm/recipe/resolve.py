@@ -29,9 +29,18 @@ def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
     """The recipe with what it leaves to the data and to its own length filled in.
 
     The end of the learning rate's decay is fixed when a run starts: a run that goes on for longer keeps its schedule.
+
+    Raises:
+      ValueError: the decay is to end with the run, which is shorter than the warm-up.
     """
     schedule = recipe.optimizer.schedule
     if schedule.decay_steps is None:
+        if schedule.warmup_steps > decay_steps:
+            raise ValueError(
+                "steps must be at least optimizer.schedule.warmup_steps, since the learning rate's decay ends with the run: "
+                f"got {decay_steps} and {schedule.warmup_steps}; train for longer, or shorten the warm-up with "
+                f"--optimizer.schedule.warmup-steps {decay_steps // 10}"
+            )
         schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
     optimizer = dataclasses.replace(recipe.optimizer, schedule=schedule)
     return dataclasses.replace(recipe, model=_told(recipe.model, known), optimizer=optimizer)

@@ -36,6 +36,17 @@ def fails(tmp_path, capsys):
         (["train", "configs/shakespear_char.py"], "did you mean configs/shakespeare_char.py?"),
         (["train", SHAKESPEARE, "--model.num-layer", "2"], "unknown field --model.num-layer: did you mean --model.num-layers?"),
         (["train", SHAKESPEARE, "--learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
+        (["train", SHAKESPEARE, "--optimizer.lr", "1"], "did you mean --optimizer.learning-rate?"),
+        (["train", SHAKESPEARE, "--lr", "1"], "did you mean --optimizer.learning-rate?"),
+        (["train", SHAKESPEARE, "--bs", "1"], "did you mean --batch-size?"),
+        (["train", SHAKESPEARE, "--evaluate.batch", "1"], "did you mean --evaluate.batch-size?"),
+        (["train", SHAKESPEARE, "--optimizer.wd", "1"], "did you mean --optimizer.weight-decay?"),
+        (["train", SHAKESPEARE, "--seq-length", "1"], "did you mean --data.seq-len?"),
+        (["train", SHAKESPEARE, "--model.layers", "1"], "did you mean --model.num-layers?"),
+        (
+            ["train", SHAKESPEARE, "--steps", "50", "--optimizer.schedule.decay-steps", "None"],
+            "got 50 and 100; train for longer, or shorten the warm-up with --optimizer.schedule.warmup-steps 5",
+        ),
         (["train", SHAKESPEARE, "--steps", "many"], "--steps: must be a whole number: got 'many'"),
         (["train", SHAKESPEARE, "--profile.steps", "3"], "--profile.steps: must be {None}|{INT INT}: got '3'"),
         (["train", SHAKESPEARE, "shakespeare"], "unknown option shakespeare: a field is --name VALUE"),
@@ -56,9 +67,27 @@ def fails(tmp_path, capsys):
         (["train", SHAKESPEARE, "--data.validation-split", "valid"], "no split 'valid'"),
         (["train", SHAKESPEARE, "--model.vocab-size", "64"], "model.vocab_size must be at least the tokenizer's: got 64"),
         (["train", "jaxllm"], "jaxllm is not a run folder: it has no recipe.json"),
+        (
+            ["train", "configs"],
+            "configs is not a run folder: it has no recipe.json; name one of its recipes: configs/bert_base.py, ",
+        ),
         (["train", "README.md"], "a recipe is a .py file, a .json file or a run folder: got README.md"),
         (["generate", "no_run", "--prompt", "x"], "there is no folder no_run"),
         (["evaluate", "no_run"], "no_run is not a run folder"),
+        (["generate", "run", "--promt", "hi"], "unknown option --promt: did you mean --prompt?"),
+        (["generate", "run", "hi"], "expected --prompt TEXT (text to continue, or for an encoder-decoder to read): got none"),
+        (["generate", "run", "hi", "--prompt", "x"], "unexpected hi: `jaxllm generate --help` says what there is"),
+        (["generate", "run", "--prompt", "x", "--top-k", "few"], "error: --top-k must be a whole number: got 'few'"),
+        (["generate", "run", "--prompt"], "error: --prompt: expected one argument"),
+        (["generate"], "expected RUN_DIR|MODEL, --prompt TEXT ("),
+        (
+            ["data", "build", "x", "y", "--split-by", "chars"],
+            "error: --split-by must be one of documents, characters: got 'chars'; did you mean characters?",
+        ),
+        (["data", "build", "x", "y", "--columm", "text"], "unknown option --columm: did you mean --column?"),
+        (["data", "shwo"], "must be one of build, show: got 'shwo'; did you mean show?"),
+        (["convert", "a", "b", "--to", "onnx"], "error: --to must be one of hf, jaxllm: got 'onnx'"),
+        (["doctor", "--measur3"], "unknown option --measur3: did you mean --measure?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -147,4 +176,6 @@ def test_a_damaged_checkpoint_is_refused_and_training_uses_the_one_before(fails,
 
 def test_a_finished_run_says_how_to_go_on(trained, capsys):
     assert run(["train", str(trained)]) == 0
-    assert "already at step 12 of 12: to go on, give more with --steps" in capsys.readouterr().out
+    assert "already at step 12 of 12: to go on, give more than 12 with --steps" in capsys.readouterr().out
+    assert run(["train", str(trained), "--steps", "10"]) == 0
+    assert "already at step 12 where 10 are asked for: to go on, give more than 12" in capsys.readouterr().out

@@ -35,6 +35,24 @@ def test_skipped_records_are_shown(stories: Path, capsys: pytest.CaptureFixture[
     assert "skipped 5 records" in printed and "a.jsonl, line 2: expected one JSON object" in printed
 
 
+@pytest.mark.parametrize(
+    ("lengths", "options", "warning"),
+    [
+        ((40, 40, 40), ["--test-fraction", "0"], "of all characters validation has 33% (asked: 5%), since whole documents"),
+        ((40, 40, 40), ["--test-fraction", "0", "--split-by", "characters"], ""),
+        ((40, 40, 40), ["--test-fraction", "0", "--validation-fraction", "0"], ""),
+        ((10,) * 20, [], ""),
+    ],
+)
+def test_splits_far_from_what_was_asked_for_are_told(tmp_path: Path, capsys, lengths, options, warning):
+    for number, length in enumerate(lengths):
+        (tmp_path / f"{number:02}.txt").write_text("x" * length)
+    assert run(["build", "books", str(tmp_path), "--data-dir", str(tmp_path / "sets"), "--seed", "1", *options]) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning") == bool(warning) and warning in said
+    assert not warning or "--split-by characters cuts each document instead" in said
+
+
 def test_no_sources():
     with pytest.raises(ValueError, match="expected files or folders to build from: got none"):
         run(["build", "tales"])

@@ -93,10 +93,9 @@ def test_what_a_model_was_published_with_is_switched_off_by_none(asked, capsys, 
     assert run([*words, "--stop", "none"]) == 0 and seen[-1].stop == ("none",)
 
 
-def test_what_is_no_token_is_refused(capsys):
-    with pytest.raises(SystemExit):
+def test_what_is_no_token_is_refused():
+    with pytest.raises(ValueError, match="^--forced-bos: must be a token's id or none: got 'the'"):
         _parser().parse_args(["run", "--prompt", "a", "--forced-bos", "the"])
-    assert "argument --forced-bos: must be a token's id or none: got 'the'" in capsys.readouterr().err
 
 
 def test_help_names_the_defaults_of_the_sampling():

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import jaxllm
 from jaxllm.inference import beam_search, encode_sources, stream_tokens
-from jaxllm.interchange import read_generation
+from jaxllm.interchange import open_published
 from jaxllm.interchange.safetensors_folder import open_tensors
 from jaxllm.recipe import convert
 from tests.interchange.battery import write_published
@@ -120,7 +120,7 @@ def test_bad_words_of_several_tokens_are_told(tmp_path):
     words = SAID[T5] | {"bad_words_ids": [[5], [1], [3, 4]]}
     (tmp_path / "in" / "generation_config.json").write_text(json.dumps(words))
     with pytest.warns(UserWarning, match=r"bad_words_ids of several tokens are not applied: \(3, 4\)"):
-        assert read_generation(tmp_path / "in").suppress == (5,)  # an end token is no bad word to transformers either
+        assert open_published(tmp_path / "in").generation.suppress == (5,)  # an end token is no bad word to transformers either
 
 
 @pytest.mark.slow
