@@ -35,7 +35,7 @@ def config() -> Recipe:
             activation="swiglu",
             bias=False,
             compute_dtype="bfloat16",
-            remat="full",
+            remat="block",
         ),
         data=DataConfig(
             dataset="webtext",

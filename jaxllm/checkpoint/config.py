@@ -35,6 +35,9 @@ class CheckpointError(ValueError):
 class SaveError(OSError):
     """A checkpoint could not be written; earlier ones are as they were."""
 
+    agreed = True
+    """Whether all processes of the run know it and may go on; else it is this one's alone, and the run cannot."""
+
 
 def best_steps(metrics: dict[int, dict[str, float]], config: CheckpointConfig) -> list[int]:
     """Of the saved steps, each with its metrics, those that have the metric that counts, best first."""

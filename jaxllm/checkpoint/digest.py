@@ -14,6 +14,8 @@ from jaxtyping import Array, Shaped, UInt32
 
 def digest(x: Shaped[Array, "*shape"]) -> UInt32[Array, ""]:
     """The fingerprint of the bits of `x`, each with its position; of equal replicas one is looked at."""
+    if x.sharding.memory_kind == "pinned_host":  # a program computes with what is on its device
+        x = jax.device_put(x, x.sharding.with_memory_kind("device"))
     return _digest(x.addressable_data(0) if x.is_fully_replicated else x)
 
 

@@ -17,18 +17,39 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxllm.checkpoint.manifest import FILE_NAME
+from jaxllm.distributed import num_processes, process_index
 
 UNFINISHED = ".orbax-checkpoint-tmp"
 LEAVING = ".leaving"
 DAMAGED = ".damaged"
 
 
-def make_checkpointer() -> ocp.AsyncCheckpointer:
-    """What writes and reads one step at a time."""
-    arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
-    return ocp.AsyncCheckpointer(
-        ocp.CompositeCheckpointHandler(state=arrays, manifest=ocp.JsonCheckpointHandler(filename=FILE_NAME))
+def make_writer() -> ocp.AsyncCheckpointer:
+    """What writes one step at a time: each process its own pieces, which process 0 puts together at the end."""
+    together = _processes(0, set(range(num_processes())))
+    return ocp.AsyncCheckpointer(_handler(together), multiprocessing_options=together)
+
+
+def make_reader() -> ocp.Checkpointer:
+    """What reads one step at a time: each process what it needs, without waiting for another."""
+    alone = _processes(process_index(), {process_index()})
+    return ocp.Checkpointer(_handler(alone), multiprocessing_options=alone)
+
+
+def _handler(processes: ocp.options.MultiprocessingOptions) -> ocp.CompositeCheckpointHandler:
+    arrays = ocp.PyTreeCheckpointHandler(
+        use_ocdbt=True, use_zarr3=True, use_compression=False, multiprocessing_options=processes
     )
+    manifest = ocp.JsonCheckpointHandler(filename=FILE_NAME, multiprocessing_options=processes)
+    return ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=processes), state=arrays, manifest=manifest
+    )
+
+
+def _processes(primary: int, active: set[int]) -> ocp.options.MultiprocessingOptions:
+    if num_processes() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(primary_host=primary, active_processes=active)
 
 
 def write(checkpointer: ocp.AsyncCheckpointer, folder: Path, arrays: Mapping[str, jax.Array], manifest: Any) -> None:
@@ -47,7 +68,7 @@ def request(wanted: Mapping[str, jax.ShapeDtypeStruct]) -> ocp.args.Composite:
     return ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
 
 
-def read(checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: ocp.args.Composite) -> ocp.args.Composite:
+def read(checkpointer: ocp.Checkpointer, folder: Path, wanted: ocp.args.Composite) -> ocp.args.Composite:
     """The arrays of a `request`, as `state`."""
     return checkpointer.restore(folder, args=wanted)
 

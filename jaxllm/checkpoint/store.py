@@ -26,6 +26,7 @@ from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveErro
 from jaxllm.checkpoint.manifest import Damaged, Manifest, describe, named_leaves
 from jaxllm.checkpoint.quiet import quiet_orbax
 from jaxllm.checkpoint.verify import read_verified, reason, system_error
+from jaxllm.distributed import from_first, is_first, num_processes
 
 OnDamaged = Callable[[int, str], None]
 
@@ -51,12 +52,16 @@ class Store:
     One save is written at a time, so `save` first waits for the one before, which is long done unless `every` is tiny.
     `save` tells of this save only, `wait` of the newest one, `failure` of everything that went wrong in the background.
     What fails leaves earlier checkpoints as they were, and later saves may work again.
+
+    With many processes all of them save and restore, on a folder that they share: each writes and reads its own pieces, and
+    process 0 finishes, renames and deletes. They use the same good checkpoint, or none.
     """
 
     def __init__(self, folder: str | Path, config: CheckpointConfig | None = None):
         self._folder = Path(folder).absolute()
         self._config = config or CheckpointConfig()
-        self._checkpointer = files.make_checkpointer()
+        self._checkpointer = files.make_writer()
+        self._reader = files.make_reader()
         self._thread: threading.Thread | None = None
         self._failures: list[SaveError] = []
         self._unsaved: SaveError | None = None
@@ -78,18 +83,19 @@ class Store:
           metrics: figures of this step; the one named by `config.best_metric` decides whether it is kept as best.
 
         Raises:
-          SaveError: this save could not be started; without `config.asynchronous`, also that it could not be finished.
+          SaveError: this save could not be started; without `config.asynchronous`, also that it could not be finished. With
+            many processes, one that is not `agreed` must end the run: the others may have succeeded.
         """
         self._join()
         self._unsaved = None
         arrays = named_leaves(state)
         manifest = describe(step, arrays, meta, metrics or {})
+        self._make_room(step, sum(array.nbytes for array in arrays.values()))
         try:
-            self._make_room(step, sum(array.nbytes for array in arrays.values()))
             with quiet_orbax():
                 files.write(self._checkpointer, self._folder / str(step), arrays, manifest.to_json())
         except Exception as error:
-            raise self._undo(step, error) from error
+            raise self._undo(step, error, agreed=num_processes() == 1) from error
         self._thread = threading.Thread(target=self._finish, args=(step,), name=f"checkpoint-{step}")
         self._thread.start()
         if not self._config.asynchronous:
@@ -115,6 +121,7 @@ class Store:
             self.wait()
         finally:
             self._checkpointer.close()
+            self._reader.close()
 
     def restore(self, abstract_state: Any, step: int | None = None, on_damaged: OnDamaged = _warn) -> Restored:
         """Read a checkpoint and verify every bit of it.
@@ -140,7 +147,7 @@ class Store:
     def _restore(self, abstract: Any, prefix: str, step: int | None, on_damaged: OnDamaged) -> Restored:
         self._join()
         wanted = named_leaves(abstract)
-        steps = self.steps()
+        steps = from_first(self.steps)
         if step is not None and step not in steps:
             there = f"there are {', '.join(map(str, steps))}" if steps else "there are none"
             raise CheckpointError(f"no checkpoint of step {step} in {self._folder}: {there}")
@@ -165,7 +172,7 @@ class Store:
         for step in candidates:
             try:
                 with quiet_orbax():
-                    arrays, meta = read_verified(self._checkpointer, self._folder / str(step), wanted, prefix)
+                    arrays, meta = read_verified(self._reader, self._folder / str(step), wanted, prefix)
             except Damaged as damage:
                 damaged[step] = str(damage)
                 continue
@@ -174,6 +181,24 @@ class Store:
         raise CheckpointError(f"no good checkpoint in {self._folder}: {reasons}")
 
     def _make_room(self, step: int, size: int) -> None:
+        """Has process 0 clear the place; raises SaveError on all processes where it cannot."""
+        failures: list[SaveError] = []
+
+        def clear() -> list[Any] | None:
+            try:
+                self._clear(step, size)
+            except Exception as error:
+                failures.append(self._undo(step, error))
+                return [str(failures[0]), failures[0].errno]
+            return None
+
+        told = from_first(clear)
+        if failures:
+            raise failures[0] from failures[0].__cause__
+        if told is not None:
+            raise _save_error(told[0], OSError(told[1], told[0]))
+
+    def _clear(self, step: int, size: int) -> None:
         """Clear what interrupted saves left; refuse a disk that is full or read-only before anything is written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         files.remove_unfinished(self._folder)
@@ -192,11 +217,12 @@ class Store:
             with quiet_orbax():
                 self._checkpointer.wait_until_finished()
         except Exception as error:
-            self._unsaved = self._undo(step, error)
+            self._unsaved = self._undo(step, error, agreed=num_processes() == 1)
             self._failures.append(self._unsaved)
             return
         try:
-            self._clean_up()
+            if is_first():
+                self._clean_up()
         except Exception as error:
             message = f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be read or deleted"
             self._failures.append(_save_error(f"{message}: {reason(error)}", error))
@@ -215,20 +241,23 @@ class Store:
             files.keep_as_damaged(self._folder, step)
         self._damaged.discard(step)
 
-    def _undo(self, step: int, error: Exception) -> SaveError:
+    def _undo(self, step: int, error: Exception, *, agreed: bool = True) -> SaveError:
         """Leave the folder as it was before the failed save, and say what happened."""
         try:
-            files.remove_unfinished(self._folder, but=step)
-            files.put_back(self._folder, step)
+            if is_first():
+                files.remove_unfinished(self._folder, but=step)
+                files.put_back(self._folder, step)
             steps = self.steps()
             newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
         except OSError as trouble:
             newest = f"Nor could the folder be looked through: {reason(trouble)}"
-        return _save_error(
+        failure = _save_error(
             f"checkpoint of step {step} could not be saved in {self._folder}: {reason(error)}. {newest}; make room or make "
             "the folder writable",
             error,
         )
+        failure.agreed = agreed
+        return failure
 
     def _metrics(self) -> dict[int, dict[str, float]]:
         """The metrics of each checkpoint that was not found damaged; raises OSError if one may not be read."""

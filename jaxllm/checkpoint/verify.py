@@ -6,6 +6,7 @@ about the checkpoint; any other error is nobody's fault but ours and passes as i
 """
 
 import errno
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxllm.checkpoint import files
+from jaxllm.checkpoint.config import CheckpointError
 from jaxllm.checkpoint.digest import digest
 from jaxllm.checkpoint.manifest import Damaged, Manifest
 from jaxllm.checkpoint.quiet import no_coroutine_warnings
+from jaxllm.distributed import gather, num_processes
 
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 DECODING = (ValueError, KeyError, AttributeError, TypeError)  # what Orbax raises for JSON with a changed key or value
@@ -26,15 +29,31 @@ TENSORSTORE_DAMAGE = ("DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMEN
 
 
 def read_verified(
-    checkpointer: ocp.AsyncCheckpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
+    checkpointer: ocp.Checkpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     """The arrays named in `wanted`, all there are under `prefix`, and the checkpoint's meta.
 
-    Raises:
+    Raises, with many processes on all of them what one of them found:
       Damaged: what is on disk is not what was saved.
       OSError: the system would not let us read it.
       CheckpointError: it does not fit `wanted`.
     """
+    try:
+        manifest, arrays = _read(checkpointer, folder, wanted, prefix)
+    except Exception as error:
+        _agree(error)
+        raise
+    _agree(None)  # before the digests, for which all processes are needed
+    digests = jax.device_get([digest(arrays[name]) for name in wanted])
+    for name, bits in zip(wanted, digests, strict=True):
+        if manifest.leaves[name].digest != int(bits):
+            raise Damaged(f"the bits of {name} are not those that were saved")
+    return {name: arrays[name] for name in wanted}, manifest.meta
+
+
+def _read(
+    checkpointer: ocp.Checkpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
+) -> tuple[Manifest, Mapping[str, jax.Array]]:
     manifest = Manifest.read(folder / "manifest")
     if str(manifest.step) != folder.name:
         raise Damaged(f"the folder is named {folder.name} and holds step {manifest.step}")
@@ -47,12 +66,22 @@ def read_verified(
             failure = _judge(error, folder)
     if failure is not None:
         raise failure
-    arrays = found["state"]
-    digests = jax.device_get([digest(arrays[name]) for name in wanted])
-    for name, bits in zip(wanted, digests, strict=True):
-        if manifest.leaves[name].digest != int(bits):
-            raise Damaged(f"the bits of {name} are not those that were saved")
-    return {name: arrays[name] for name in wanted}, manifest.meta
+    return manifest, found["state"]
+
+
+KINDS = (Damaged, CheckpointError, OSError, RuntimeError)
+"""What a process may find, from the harmless to the worst: an older checkpoint may be good; what others found may pass."""
+
+
+def _agree(error: Exception | None) -> None:
+    """Raises on each process the worst that any of them found, unless it is this one's own `error`."""
+    if num_processes() == 1:
+        return
+    kind = -1 if error is None else next((k for k, each in enumerate(KINDS) if isinstance(error, each)), len(KINDS) - 1)
+    told = [json.loads(text) for text in gather(json.dumps([kind, str(error)]))]
+    index, (worst, words) = max(enumerate(told), key=lambda found: found[1][0])
+    if worst > kind:
+        raise KINDS[worst](f"process {index}: {words}") from None
 
 
 def _judge(error: Exception, folder: Path) -> Exception:

@@ -1,22 +1,41 @@
 """`jaxllm doctor`: check this machine, and say what to do about it."""
 
+from typing import TYPE_CHECKING
+
 from jaxllm.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from jaxllm.distributed import Hosts
+    from jaxllm.hardware import Finding
 
 
 def run(argv: list[str]) -> int:
     parser = Parser(
         prog="jaxllm doctor",
-        description="Checks versions, devices, memory, disk, caches and the CPU settings chosen for this machine.",
+        description="Checks versions, devices, memory, disk, caches and the CPU settings chosen for this machine; with a "
+        "recipe also its mesh, data files and run folder; with --coordinator also whether the processes of a run can meet.",
         epilog="Exit code 0 if jaxllm can work here, 1 if something is broken. JAXLLM_CPU_TUNING=off leaves JAX as it comes.",
     )
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe or the folder of a run")
     parser.add_argument("--measure", action="store_true", help="measure the CPU settings again (about half a minute)")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 of a run is to be reached")
+    parser.add_argument("--num-processes", type=int, metavar="N", help="how many processes the run has")
+    parser.add_argument("--process-index", type=int, metavar="I", help="which of them is here")
     options = parser.parse_args(argv)
+    from jaxllm.distributed import Hosts
     from jaxllm.hardware import checkup, forget_probe, num_cores, set_up, usable
 
     if options.measure:
         forget_probe(num_cores())
     set_up()
     findings = checkup()
+    hosts = Hosts(coordinator=options.coordinator, num_processes=options.num_processes, process_index=options.process_index)
+    findings["processes"] = _processes(hosts)
+    if options.recipe is not None:
+        from jaxllm.recipe import find_recipe
+        from jaxllm.recipe.checkup import check_recipe
+
+        findings |= check_recipe(find_recipe(options.recipe), hosts.num_processes or 1)
     for subject, rows in findings.items():
         print(subject)
         for row in rows:
@@ -26,3 +45,24 @@ def run(argv: list[str]) -> int:
     good = usable(findings)
     print("jaxllm can work here" if good else "something is broken: see the lines marked `broken`")
     return 0 if good else 1
+
+
+def _processes(given: "Hosts") -> "list[Finding]":
+    """Who the processes of a run would be, by options, environment or cluster, and whether this one can meet the others."""
+    from jaxllm.distributed import check_coordinator, find_hosts
+    from jaxllm.hardware import Finding
+
+    try:
+        hosts = find_hosts(given)
+    except (ValueError, RuntimeError, OSError) as error:
+        return [Finding("broken", " ".join(str(error).split()), "give all three options, the same way as for `jaxllm train`")]
+    if hosts is None:
+        return [Finding("ok", "one: no cluster found, and no --coordinator given")]
+    told = f"{hosts.num_processes}, of which this is {hosts.process_index}; process 0 at {hosts.coordinator}"
+    problem = check_coordinator(hosts)
+    if problem is None:
+        reached = "its port is free" if hosts.process_index == 0 else "it answers"
+        return [Finding("ok", f"{told}: {reached}")]
+    if hosts.process_index == 0:
+        return [Finding("broken", f"{told}: {problem}", "choose another port, or end the program that has this one")]
+    return [Finding("note", f"{told}: {problem}", "start process 0 first; if it runs, look at the address and at firewalls")]

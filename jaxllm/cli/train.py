@@ -1,6 +1,11 @@
 """`jaxllm train`: train a recipe, or go on with a run."""
 
+import argparse
 import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxllm.distributed import Hosts
 
 HELP = """usage: jaxllm train RECIPE|RUN_DIR [--field VALUE ...]
 
@@ -18,6 +23,12 @@ Given the folder of a run, goes on from its newest good checkpoint.
   --evaluate.every N      steps between evaluations
   --optimizer.learning-rate X, --model.num-layers N, ...: any field of the recipe, dotted
 
+Many processes, all with the same command. On Cloud TPU, GKE and under Slurm they find each other; elsewhere:
+  --coordinator HOST:PORT   where the others reach process 0        (or JAX_COORDINATOR_ADDRESS)
+  --num-processes N         how many there are                      (or JAX_NUM_PROCESSES)
+  --process-index I         which one this is, from 0               (or JAX_PROCESS_ID)
+  --connect-timeout SECONDS in which all must have come, 300 by default
+
   jaxllm train RECIPE --help    every field, with its value in that recipe
 
 SIGTERM or Ctrl-C finish the step, save, and say how to go on.
@@ -28,12 +39,39 @@ def run(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         print(HELP, end="")
         return 0 if argv and argv[0] in ("-h", "--help") else 2
+    from jaxllm.distributed import joined
+
+    hosts, (source, *rest) = split_hosts(argv)
+    with joined(hosts):
+        _train(source, rest, shlex.join(["jaxllm", "train", source, *rest]))
+    return 0
+
+
+def split_hosts(argv: list[str]) -> "tuple[Hosts, list[str]]":
+    """The options that say which process this is, and the rest.
+
+    Raises:
+      ValueError: a value of the wrong kind.
+    """
+    from jaxllm.distributed import Hosts
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--coordinator")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--process-index", type=int)
+    parser.add_argument("--connect-timeout", type=float, default=300.0)
+    try:
+        options, rest = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from None
+    return Hosts(**vars(options)), rest
+
+
+def _train(source: str, rest: list[str], command: str) -> None:
     from jaxllm.cli.overrides import override
     from jaxllm.recipe import find_recipe, fit, is_run_folder
 
-    source, *rest = argv
     recipe = find_recipe(source)
     if is_run_folder(source) and any(option.partition("=")[0] in ("--run-dir", "--run_dir") for option in rest):
         raise ValueError(f"--run-dir is for a recipe: {source} is the folder of a run, which goes on where it is")
-    fit(override(recipe, rest), command=shlex.join(["jaxllm", "train", *argv]))
-    return 0
+    fit(override(recipe, rest), command=command)

@@ -51,7 +51,7 @@ class DataConfig:
     seq_len: int
     """Tokens in a row; each has the next token as its target."""
     data_dir: str | None = None
-    """Folder of the named data sets; None means $JAXLLM_DATA, else `datasets` in the cache folder."""
+    """Folder of the named data sets, may be in a bucket (gs://...); None means $JAXLLM_DATA, else `datasets` in the cache."""
     text_feature: str = "text"
     """The feature of the data set that holds the text; of pairs the first text, which is the encoder's."""
     target_feature: str | None = None
@@ -102,7 +102,7 @@ class ImageDataConfig:
     image_size: int
     """Height and width of an image in pixels; others are scaled by their shorter side and cut in the middle."""
     data_dir: str | None = None
-    """Folder of the named data sets; None means $JAXLLM_DATA, else `datasets` in the cache folder."""
+    """Folder of the named data sets, may be in a bucket (gs://...); None means $JAXLLM_DATA, else `datasets` in the cache."""
     image_feature: str = "image"
     """The feature of the data set that holds the image."""
     label_feature: str = "label"

@@ -19,7 +19,7 @@ from jaxllm.data.image_input import ImageInput, fit_image, open_image
 from jaxllm.data.rows import Batch
 from jaxllm.data.shuffle import epoch_order
 from jaxllm.data.source import DataSet, files_fingerprint, find_set, open_builder
-from jaxllm.data.tokens import write_whole
+from jaxllm.data.whole import write_whole
 from jaxllm.hardware import cache_dir
 
 _LAYOUT = 3

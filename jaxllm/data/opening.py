@@ -10,7 +10,8 @@ from jaxllm.data.pairs import PairSource
 from jaxllm.data.rows import RowSource
 from jaxllm.data.source import TextSet, TextSplit, find_text_set
 from jaxllm.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from jaxllm.data.tokens import TokenTable, tokenize_split, write_whole
+from jaxllm.data.tokens import TokenTable, tokenize_split
+from jaxllm.data.whole import write_whole
 from jaxllm.hardware import cache_dir
 
 

@@ -1,7 +1,7 @@
 """Batches from rows, by Grain: prepared ahead in a thread or in worker processes, the same stream either way."""
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -17,9 +17,10 @@ class _Batches:
     """Element i: this process's rows of global batch i."""
 
     source: Rows
-    first: int
-    """Global position of the first row of batch 0 for this process."""
-    rows: int
+    start: int
+    """Global position of the first row of batch 0."""
+    rows: np.ndarray
+    """The rows of each batch that are this process's, from 0."""
     stride: int
     """Rows of a global batch."""
     count: int | None
@@ -28,12 +29,12 @@ class _Batches:
         return sys.maxsize // self.stride // 2 if self.count is None else self.count
 
     def __getitem__(self, index: int) -> Batch:
-        begin = self.first + index * self.stride
+        positions = self.start + index * self.stride + self.rows
         if self.count is None:
-            return self.source.rows(np.arange(begin, begin + self.rows))
-        there = max(0, min(self.rows, self.source.rows_per_epoch - begin))
-        batch = self.source.rows(np.arange(begin, begin + there))
-        missing = self.rows - there
+            return self.source.rows(positions)
+        there = positions[positions < self.source.rows_per_epoch]
+        batch = self.source.rows(there)
+        missing = len(positions) - len(there)
         if not missing:
             return batch
         return {name: np.pad(value, ((0, missing), *[(0, 0)] * (value.ndim - 1))) for name, value in batch.items()}
@@ -44,55 +45,54 @@ def train_batches(
     *,
     batch_size: int,
     start: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_workers: int = 0,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
     """Batches without end, from global position `start` (examples consumed).
 
-    Process k of n gets rows k B/n to (k+1) B/n - 1 of each global batch of B = `batch_size` rows. Close the iterator, or
-    let it go, to end its threads and worker processes.
+    Close the iterator, or let it go, to end its threads and worker processes.
 
         batches = train_batches(data.train, batch_size=12)
         next(batches)["tokens"].shape  # (12, seq_len)
+
+    Args:
+      batch_size: rows over all processes.
+      rows: those of each batch that this process gets, from 0 and ascending; by default all.
     """
     if source.seed is None:
         raise ValueError("training needs a source with a seed, such as open_data(config, seed=0).train: got seed None")
-    rows = _rows_of_process(batch_size, process_index, process_count)
+    chosen = _chosen_rows(batch_size, rows)
     if start < 0:
         raise ValueError(f"start counts examples consumed, from 0: got {start}")
-    batches = _Batches(source, start + process_index * rows, rows, batch_size, count=None)
-    return _run(batches, num_workers, prefetch)
+    return _run(_Batches(source, start, chosen, batch_size, count=None), num_workers, prefetch)
 
 
 def eval_batches(
     source: Rows,
     *,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_workers: int = 0,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
     """Every row of the split once, in order; rows of padding with weight 0 complete the last batch.
 
-    All processes get the same number of batches.
+    All processes get the same number of batches. Arguments as for `train_batches`.
     """
-    rows = _rows_of_process(batch_size, process_index, process_count)
+    chosen = _chosen_rows(batch_size, rows)
     source = source.for_evaluation()
     count = -(-source.rows_per_epoch // batch_size)
-    return _run(_Batches(source, process_index * rows, rows, batch_size, count), num_workers, prefetch)
+    return _run(_Batches(source, 0, chosen, batch_size, count), num_workers, prefetch)
 
 
-def _rows_of_process(batch_size: int, process_index: int, process_count: int) -> int:
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"batch_size (rows over all processes) must be a multiple of the {process_count} processes: got {batch_size}"
-        )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must be in 0..{process_count - 1}: got {process_index}")
-    return batch_size // process_count
+def _chosen_rows(batch_size: int, rows: Sequence[int] | None) -> np.ndarray:
+    if batch_size < 1:
+        raise ValueError(f"batch_size (rows over all processes) must be at least 1: got {batch_size}")
+    chosen = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
+    if len(chosen) == 0 or chosen[0] < 0 or chosen[-1] >= batch_size or (np.diff(chosen) <= 0).any():
+        raise ValueError(f"rows must be numbers from 0 to {batch_size - 1}, ascending: got {chosen.tolist()}")
+    return chosen
 
 
 def _run(batches: _Batches, num_workers: int, prefetch: int) -> Generator[Batch, None, None]:

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.constants import DATA_DIR
 
+from jaxllm.data.fetch import fetch, is_url
 from jaxllm.data.tfds_builder import DataSetExists, write_set
 from jaxllm.hardware import cache_dir
 
@@ -141,9 +142,9 @@ def files_fingerprint(folder: Path, *names: str) -> str:
 
 
 def datasets_dir(data_dir: str | Path | None) -> Path:
-    """Where named data sets are: the argument, else $JAXLLM_DATA, else `datasets` in the cache folder."""
+    """Where named data sets are on this host: the argument, else $JAXLLM_DATA, else `datasets` in the cache folder."""
     named = data_dir or os.environ.get("JAXLLM_DATA")
-    return Path(named).expanduser() if named else cache_dir() / "datasets"
+    return Path(named).expanduser() if named and not is_url(str(named)) else cache_dir() / "datasets"
 
 
 def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feature: str = "text") -> TextSet:
@@ -155,7 +156,7 @@ def find_text_set(dataset: str, *, data_dir: str | Path | None = None, text_feat
 
 def find_set(dataset: str, *, data_dir: str | Path | None = None) -> DataSet:
     """Find a data set of any kind by folder or by name."""
-    folder = _folder_of(dataset, datasets_dir(data_dir))
+    folder = _folder_of(dataset, data_dir)
     builder = open_builder(folder)
     formats = [getattr(f, "value", str(f)) for f in builder.info.available_file_formats()]
     if "array_record" not in formats:
@@ -167,8 +168,13 @@ def find_set(dataset: str, *, data_dir: str | Path | None = None) -> DataSet:
     return DataSet(folder, sizes, tuple(sorted(builder.info.features)))
 
 
-def _folder_of(dataset: str, named_dir: Path) -> Path:
-    path = Path(dataset).expanduser()
+def _folder_of(dataset: str, data_dir: str | Path | None) -> Path:
+    if is_url(dataset):
+        return _prepared_folder(fetch(dataset), dataset)
+    named_dir, path = datasets_dir(data_dir), Path(dataset).expanduser()
+    given = str(data_dir or os.environ.get("JAXLLM_DATA", ""))
+    if is_url(given) and dataset != SHIPPED and not path.is_absolute():
+        return _prepared_folder(fetch(f"{given.rstrip('/')}/{dataset.replace(':', '/')}"), dataset)
     if path.is_absolute() or dataset.startswith(".") or "~" in dataset:
         if not path.is_dir():
             raise FileNotFoundError(f"expected a prepared TFDS data set in {path}: there is no such folder")

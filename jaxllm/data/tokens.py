@@ -6,11 +6,8 @@ processes may ask for it at once.
 
 import hashlib
 import json
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +19,7 @@ from jaxtyping import Int64, UInt
 
 from jaxllm.data.source import TextSplit
 from jaxllm.data.tokenizer import Tokenizer
+from jaxllm.data.whole import write_whole
 from jaxllm.data.workers import in_workers
 from jaxllm.hardware import cache_dir
 
@@ -72,21 +70,6 @@ def tokenize_split(split: TextSplit, tokenizer: Tokenizer, *, num_workers: int =
         return TokenTable(folder)
     write_whole(folder, lambda work: _write(split, tokenizer, work, num_workers))
     return TokenTable(folder)
-
-
-def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Has `write` fill a hidden folder, which then takes the name `folder`: a reader sees all of it or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write(work)
-        try:
-            os.rename(work, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process finished first, with the same result
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @dataclass(frozen=True)

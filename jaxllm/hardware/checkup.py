@@ -1,5 +1,6 @@
 """Is this machine ready? What `jaxllm doctor` looks at: versions, devices, memory, disk, caches, CPU settings."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ from jaxllm.hardware.cpu import chosen_setup, runs_on_cpu
 from jaxllm.hardware.cpu_probe import cached_probe
 from jaxllm.hardware.device import device_kind, peak_flops
 from jaxllm.hardware.environment import commit, versions
-from jaxllm.hardware.machine import cpu_model, memory_bytes, num_cores
+from jaxllm.hardware.machine import cpu_model, free_memory_bytes, memory_bytes, num_cores
 
 GIB = 2**30
 
@@ -53,6 +54,10 @@ def _versions() -> Iterator[Finding]:
     if commit():
         yield Finding("ok", f"running from a checkout at {commit()}")
     yield from wrong_versions(requires("jaxllm") or [], platform.python_version())
+    for package in ("jax", "flax", "optax", "orbax-checkpoint"):
+        with contextlib.suppress(PackageNotFoundError):  # already told
+            yield from wrong_versions(requires(package) or [], platform.python_version(), asked_by=package)
+    yield from _libtpu()
     for plugin in ("jax-cuda12-plugin", "jax-cuda13-plugin"):
         try:
             if version(plugin) != version("jaxlib"):
@@ -62,7 +67,19 @@ def _versions() -> Iterator[Finding]:
             continue
 
 
-def wrong_versions(requirements: list[str], python: str) -> Iterator[Finding]:
+def _libtpu() -> Iterator[Finding]:
+    """A libtpu that is installed beside JAX must be the one that this JAX was made for."""
+    from packaging.requirements import Requirement
+
+    for need in map(Requirement, requires("jax") or []):
+        if need.name == "libtpu" and need.marker is not None and need.marker.evaluate({"extra": "tpu"}):
+            with contextlib.suppress(PackageNotFoundError):
+                if not need.specifier.contains(version("libtpu"), prereleases=True):
+                    told = f"libtpu {version('libtpu')} is installed, and jax {version('jax')} was made for {need.specifier}"
+                    yield Finding("note", told, "pip install --upgrade 'jaxllm[tpu]'")
+
+
+def wrong_versions(requirements: list[str], python: str, asked_by: str = "jaxllm") -> Iterator[Finding]:
     """A finding for each requirement, without extras, that is missing or installed in a version that does not fit."""
     from packaging.requirements import Requirement
 
@@ -78,7 +95,7 @@ def wrong_versions(requirements: list[str], python: str) -> Iterator[Finding]:
             yield Finding("broken", f"{need.name} is not installed", f"pip install '{need.name}{need.specifier}'")
             continue
         if not need.specifier.contains(have, prereleases=True):
-            told = f"{need.name} must be {need.specifier}: {have} is installed"
+            told = f"{need.name} must be {need.specifier} for {asked_by}: {have} is installed"
             yield Finding("broken", told, f"pip install --upgrade '{need.name}{need.specifier}'")
 
 
@@ -138,7 +155,11 @@ def _memory_and_disk() -> Iterator[Finding]:
     if memory is not None:
         level = "ok" if memory >= 2 * GIB else "note"
         advice = None if level == "ok" else "expect small models only"
-        yield Finding(level, f"{memory / GIB:.1f} GiB of memory", advice)
+        free = free_memory_bytes()
+        available = "" if free is None else f", {free / GIB:.1f} GiB of it free"
+        if free is not None and free < GIB:
+            level, advice = "note", "end other programs: JAX may be killed for want of memory"
+        yield Finding(level, f"{memory / GIB:.1f} GiB of memory{available}", advice)
     for name, folder in (("this folder", Path.cwd()), ("the cache folder", cache_dir())):
         where = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(where).free

@@ -43,6 +43,7 @@ def set_up() -> CpuSetup:
     Call it before anything asks JAX for a device. On a machine with a GPU or TPU only the cache is switched on.
     """
     set_up_compilation_cache()
+    _leave_out_absent_tpu()
     return set_up_cpu()
 
 
@@ -57,6 +58,16 @@ def set_up_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _leave_out_absent_tpu() -> None:
+    """Where libtpu is installed to plan for TPUs and there is none, JAX would look for one, with a page of errors."""
+    import jax
+
+    named = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if not named and not _backend_started() and runs_on_cpu() and importlib.util.find_spec("libtpu") is not None:
+        jax.config.update("jax_platforms", "cpu")
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def set_up_cpu() -> CpuSetup:

@@ -27,6 +27,18 @@ def cpu_model() -> str:
     return f"{fields['model name']} ({'/'.join(numbers)})"
 
 
+def free_memory_bytes() -> int | None:
+    """Memory that a new program could have, or None where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def memory_bytes() -> int | None:
     """Memory of the machine, or None where the system does not say."""
     try:

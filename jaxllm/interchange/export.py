@@ -25,7 +25,19 @@ from jaxllm.interchange.sentence import SentenceConfig, write_sentence_config
 from jaxllm.models import VisionConfig
 
 SHARD_BYTES = 5 * 10**9
-_NOT_COMPUTED = ("dropout", "init_std", "param_dtype", "compute_dtype", "layer_loop", "norm_barrier", "remat", "label_names")
+_NOT_COMPUTED = (
+    "dropout",
+    "init_std",
+    "param_dtype",
+    "compute_dtype",
+    "matmul_dtype",
+    "layer_loop",
+    "norm_barrier",
+    "attention_kernel",
+    "microbatches",
+    "remat",
+    "label_names",
+)
 """Fields of ours that do not change what a trained model computes."""
 
 
@@ -141,6 +153,8 @@ def _computed(config: Any, *, of_images: bool = False) -> dict[str, Any]:
     fields = {
         field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in _NOT_COMPUTED
     }
+    if fields.get("experts") is not None:  # how tokens travel says nothing about the model
+        fields["experts"] = dataclasses.replace(fields["experts"], exchange=None)
     defaults = {
         "num_kv_heads": "kv_heads",
         "head_dim": "head_width",

@@ -8,10 +8,11 @@ is passed in and handed back; blocks are chosen by the config.
 from jaxllm.models.cache import Cache, init_cache, take_rows, unstack_cache, widen_cache
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.count import count_params, train_flops_per_token
-from jaxllm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, unembed_decoder
+from jaxllm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, decoder_unembed_parts, unembed_decoder
 from jaxllm.models.experts import router_losses
-from jaxllm.models.head import unembed_hidden
+from jaxllm.models.head import unembed, unembed_hidden, unembed_parts
 from jaxllm.models.init import Model, ModelConfig, abstract_params, init_params, make_model
+from jaxllm.models.kernels import attention_kernel, kernel_takes
 from jaxllm.models.options import ExpertsConfig, HeadConfig, RopeScaling
 from jaxllm.models.prune import prune_heads
 from jaxllm.models.stack import unstack_layers
@@ -34,16 +35,21 @@ __all__ = [
     "VisionConfig",
     "VisionTransformer",
     "abstract_params",
+    "attention_kernel",
     "count_params",
+    "decoder_unembed_parts",
     "init_cache",
     "init_params",
+    "kernel_takes",
     "make_model",
     "prune_heads",
     "router_losses",
     "take_rows",
     "train_flops_per_token",
+    "unembed",
     "unembed_decoder",
     "unembed_hidden",
+    "unembed_parts",
     "unstack_cache",
     "unstack_layers",
     "widen_cache",

@@ -8,14 +8,18 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxllm.models.cache import write
+from jaxllm.models.cache import WHOLE, write
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.layers import Norm, Project, dropout, parameter, take
+from jaxllm.models.kernels import Segments, kernel_attention, kernel_takes
+from jaxllm.models.layers import READ, RESIDUAL, Norm, Project, dropout, parameter, read, take
 from jaxllm.models.position import Rotation, rope
-from jaxllm.sharding import einsum, shard
+from jaxllm.sharding import Order, einsum, gather_activation, shard
 from jaxllm.sharding.constrain import current_mesh
 
 # B batch, T query time, S key time, D residual width, N query heads, K key/value heads, G = N / K, H head width
+
+APART = ("batch", "kv_heads", "time", "head_dim")
+"""Logical axes of keys and values as they are made: where a mesh splits sequences, each device has its part."""
 
 
 def attention_mask(
@@ -100,6 +104,12 @@ class Seen(NamedTuple):
     """Query position - key position, for position="relative_key" and "relative_key_query"."""
     head_mask: Float[Array, " N"] | None = None
     """Factor on each head's attention weights."""
+    segments: Segments | None = None
+    """What a kernel is told instead of `mask`; None where it would not be the same, or where the weights are asked for."""
+    local: Bool[Array, ""] | None = None
+    """Whether the window holds in this layer, where the config leaves it open."""
+    order: Order | None = None
+    """Of the tokens, where it is not that of their sequence."""
 
 
 class Attention(nn.Module):
@@ -119,8 +129,9 @@ class Attention(nn.Module):
         keys_values: tuple[Array, Array] | None = None,
         start: Int[Array, ""] | None = None,
         dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None, Float[Array, "B N T S"]]:
-        """Returns the output, the (keys, values) to keep, and the attention weights (unused ones cost nothing).
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None, Float[Array, "B N T S"] | None]:
+        """Returns the output, the (keys, values) to keep, and the attention weights: unused they cost nothing, and a
+        kernel has none.
 
         Args:
           memory: the encoder's output, to make keys and values from; without it `keys_values` are those of an earlier call.
@@ -128,6 +139,7 @@ class Attention(nn.Module):
         """
         config, num_heads = self.config, self.config.num_heads - self.removed
         kv_heads = num_heads * config.kv_heads // config.num_heads
+        x = read(x)
         q = self._normalized(self._clipped(self._heads("query", "heads", num_heads, x)), "query", "heads")
         if self.cross and memory is None and keys_values is not None:
             k, v = keys_values
@@ -137,11 +149,20 @@ class Attention(nn.Module):
             v = self._clipped(self._heads("value", "kv_heads", kv_heads, source))
             if seen.rotation is not None:
                 q, k = rope(q, seen.rotation), rope(k, seen.rotation)
-            k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+            k, v = (shard(jnp.swapaxes(x, 1, 2), *APART) for x in (k, v))
             if keys_values is not None and start is not None:
-                k, v = write(keys_values[0], k, start, axis=2), write(keys_values[1], v, start, axis=2)
+                k, v = (write(cached, new, start, WHOLE) for cached, new in zip(keys_values, (k, v), strict=True))
+            elif self.cross:
+                k, v = gather_activation(k, APART, WHOLE), gather_activation(v, APART, WHOLE)
         kept = (k, v) if self.cross or keys_values is not None else None
-        k, v = self._match_mesh(k, num_heads), self._match_mesh(v, num_heads)
+        k, v = (self._match_mesh(x, num_heads, APART if kept is None else WHOLE) for x in (k, v))
+        if self._kernel_computes(seen, cached=keys_values is not None):
+            assert seen.segments is not None
+            local = config.window is not None if seen.local is None else seen.local
+            mean = kernel_attention(config, q, k, v, seen.segments, local, seen.order)
+            return self._output(shard(mean, "batch", "time", "heads", "head_dim")), kept, None
+        if kept is None:
+            k, v = gather_activation(k, APART, WHOLE), gather_activation(v, APART, WHOLE)
         bias = seen.bias if seen.distance is None else self._distance_bias(q, k, seen.distance)
         weights = attention_weights(q, k, seen.mask, bias, config.attention_softcap, config.attention_scale)
         site = 3 if self.cross else 0
@@ -150,6 +171,12 @@ class Attention(nn.Module):
             used = used * seen.head_mask[None, :, None, None]
         mean = shard(attend(used.astype(v.dtype), v), "batch", "time", "heads", "head_dim")
         return self._output(mean), kept, weights
+
+    def _kernel_computes(self, seen: Seen, *, cached: bool) -> bool:
+        plain = seen.bias is None and seen.distance is None and seen.head_mask is None
+        if self.cross or cached or seen.segments is None or not plain:
+            return False
+        return kernel_takes(self.config, seen.segments.queries.shape[1], seen.order)
 
     def _heads(self, name: str, axis: str, count: int, x: Array) -> Array:
         config = self.config
@@ -161,6 +188,7 @@ class Attention(nn.Module):
             out=("batch", "time", axis, "head_dim"),
             std=config.init_std,
             use_bias=config.bias if config.qkv_bias is None else config.qkv_bias,
+            quantize=True,
             name=name,
         )(x)
 
@@ -171,9 +199,10 @@ class Attention(nn.Module):
             equation="BTNH,NHD->BTD",
             shape=(*mean.shape[2:], config.embed_dim),
             axes=("heads", "head_dim", "embed"),
-            out=("batch", "time", "embed"),
+            out=RESIDUAL,
             std=config.init_std / (2 * config.num_layers) ** 0.5,
             use_bias=config.bias if config.attention_output_bias is None else config.attention_output_bias,
+            quantize=True,
             name="output",
         )(mean)
 
@@ -194,9 +223,9 @@ class Attention(nn.Module):
         config = self.config
         shape = (2 * config.context_len - 1, config.head_width)
         initial = nn.initializers.normal(config.init_std)
-        table = parameter(self, "distance", initial, shape, ("time", "head_dim"), jnp.dtype(config.param_dtype))
+        table = parameter(self, config, "distance", initial, shape, ("position", "head_dim"))
         index = distance + config.context_len - 1
-        r = take(table.astype(q.dtype), index.reshape(index.shape[0], -1)).reshape(*index.shape, -1)
+        r = take(table, index.reshape(index.shape[0], -1), READ).reshape(*index.shape, -1)
         bias = einsum("BTNH,BTSH->BNTS", q, r, out=("batch", "heads", "time", "cache"))
         if config.position == "relative_key_query":
             of_key = einsum("BKSH,BTSH->BKTS", k, r, out=("batch", "kv_heads", "time", "cache"))
@@ -204,9 +233,11 @@ class Attention(nn.Module):
             bias = (bias.reshape(B, K, -1, T, S) + of_key[:, :, None]).reshape(bias.shape)
         return bias * (config.head_width**-0.5 if config.attention_scale is None else config.attention_scale)
 
-    def _match_mesh(self, k: Float[Array, "B K S H"], num_heads: int) -> Float[Array, "B K S H"] | Float[Array, "B N S H"]:
+    def _match_mesh(
+        self, k: Float[Array, "B K S H"], num_heads: int, axes: tuple[str, ...]
+    ) -> Float[Array, "B K S H"] | Float[Array, "B N S H"]:
         """Repeats key/value heads for the query heads where the tensor axis splits the latter but not the former."""
         mesh = current_mesh()
         if mesh is None or k.shape[1] % mesh.shape["tensor"] == 0:
             return k
-        return shard(jnp.repeat(k, num_heads // k.shape[1], axis=1), "batch", "heads", "cache", "head_dim")
+        return shard(jnp.repeat(k, num_heads // k.shape[1], axis=1), axes[0], "heads", *axes[2:])

@@ -1,18 +1,21 @@
 """One Transformer block: attention and feed-forward, with norms where the config puts them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Int
 
 from jaxllm.models.attention import Attention, Seen
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.experts import Experts
-from jaxllm.models.layers import ACTIVATIONS, GATED, RESIDUAL, Norm, Project, dropout
+from jaxllm.models.kernels import keeps_kernels
+from jaxllm.models.layers import ACTIVATIONS, GATED, RESIDUAL, Norm, Project, dropout, read
+from jaxllm.models.quantized import PRODUCT
 from jaxllm.sharding import shard
 
 KeysValues = tuple[Array, Array]
@@ -26,7 +29,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        config, f = self.config, ACTIVATIONS[self.config.activation]
+        config, f, x = self.config, ACTIVATIONS[self.config.activation], read(x)
         up = self._widen("up", x)
         hidden = f(self._widen("gate", x)) * up if config.activation in GATED else f(up)
         return Project(
@@ -34,9 +37,10 @@ class FeedForward(nn.Module):
             equation="BTF,FD->BTD",
             shape=(self.width, config.embed_dim),
             axes=("ffw", "embed"),
-            out=("batch", "time", "embed"),
+            out=RESIDUAL,
             std=config.init_std / (2 * config.num_layers) ** 0.5,
             use_bias=config.bias,
+            quantize=True,
             name="down",
         )(hidden)
 
@@ -50,6 +54,7 @@ class FeedForward(nn.Module):
             out=("batch", "time", "ffw"),
             std=config.init_std,
             use_bias=config.bias,
+            quantize=True,
             name=name,
         )(x)
 
@@ -84,7 +89,8 @@ class BlockOutput(NamedTuple):
 
     keys_values: KeysValues | None
     memory_keys_values: KeysValues | None
-    attention: Float[Array, "B N T S"]
+    attention: Float[Array, "B N T S"] | None
+    """None where a kernel has computed it."""
     cross_attention: Float[Array, "B N T S"] | None
     router_logits: Float[Array, "B T E"] | None
 
@@ -134,7 +140,7 @@ class Block(nn.Module):
             if config.cross_attention:
                 x = self._residual("cross_attention", attend_memory, x)
             x = self._residual("ffw", feed_forward, x)
-        return shard(x, "batch", "time", "embed"), BlockOutput(**found)
+        return shard(x, *RESIDUAL), BlockOutput(**found)
 
     def _residual(self, name: str, sublayer: Callable[[Array], Array], x: Array, index: Array | int | None = None) -> Array:
         config, placement = self.config, self.config.norm_placement
@@ -153,10 +159,35 @@ class Block(nn.Module):
         return y if self.config.first_attention_norm else jnp.where(jnp.asarray(index) == 0, x, y)
 
 
-REMAT_POLICIES: dict[str, Callable | None] = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": None,
+BLOCK_INPUT = "block_input"
+"""Name, for the remat policy that moves it, of the residual stream that a block is given."""
+
+
+def _keeps_projections(primitive: Any, *avals: Any, **params: Any) -> bool:
+    """Products without batch dimensions; of those in 8 bits the result in its own type."""
+    if primitive.name == "dot_general" and avals[0].dtype.itemsize == 1:
+        return False
+    quantized = primitive.name == "name" and params["name"] == PRODUCT
+    return quantized or bool(jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *avals, **params))
+
+
+def _keeps_products(primitive: Any, *avals: Any, **params: Any) -> bool:
+    wide = primitive.name in ("dot_general", "ragged_dot_general") and avals[0].dtype.itemsize > 1
+    return wide or _keeps_projections(primitive, *avals, **params) or keeps_kernels(primitive, *avals, **params)
+
+
+REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "minimal": _keeps_products,
+    "dots": _keeps_projections,
+    "block": None,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[BLOCK_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
+"""What is kept of a block for its backward pass; None keeps its input alone."""
 
 
 def block_function(config: TransformerConfig, removed: int = 0) -> Callable:
@@ -164,6 +195,10 @@ def block_function(config: TransformerConfig, removed: int = 0) -> Callable:
     block = Block(config, removed, parent=None)
 
     def apply(params, x, given):
+        if config.layer_loop == "scan":  # or XLA would make a copy of the whole stack in the type it is computed with
+            params, x = jax.lax.optimization_barrier((params, x))
+        if config.remat == "offload":
+            x = checkpoint_name(x, BLOCK_INPUT)
         return block.apply({"params": params}, x, given)
 
     if config.remat == "none":

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Int
 
 from jaxllm.models.config import TransformerConfig
+from jaxllm.sharding import shard
 
 
 class CachedMemory(NamedTuple):
@@ -55,16 +56,23 @@ def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, st
 
     def zeros():
         if stacked and not config.pruned_heads:
-            return jnp.zeros((config.num_layers, *shapes[0]), config.compute_dtype)
-        return tuple(jnp.zeros(shape, config.compute_dtype) for shape in shapes)
+            return shard(jnp.zeros((config.num_layers, *shapes[0]), config.compute_dtype), None, *WHOLE)
+        return tuple(shard(jnp.zeros(shape, config.compute_dtype), *WHOLE) for shape in shapes)
 
-    slots = jnp.zeros((batch_size, cache_len), jnp.int32)
+    slots = shard(jnp.zeros((batch_size, cache_len), jnp.int32), *SLOTS)
     return Cache(zeros(), zeros(), slots, jnp.zeros_like(slots), jnp.zeros((), jnp.int32))
 
 
-def write(buffer: Array, new: Array, start: Int[Array, ""], axis: int = 1) -> Array:
-    """`buffer` with `new` at slots start, start + 1, ... of `axis`."""
-    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=axis)
+WHOLE = ("batch", "kv_heads", "cache", "head_dim")
+"""Logical axes of a layer's keys and values, as queries read them."""
+SLOTS = ("batch", "cache")
+"""Logical axes of what is told of each slot."""
+
+
+def write(buffer: Array, new: Array, start: Int[Array, ""], axes: tuple[str, ...] = SLOTS) -> Array:
+    """`buffer` with `new` at slots start, start + 1, ...; `axes` are the logical axes of both."""
+    new = shard(new.astype(buffer.dtype), *axes)
+    return jax.lax.dynamic_update_slice_in_dim(shard(buffer, *axes), new, start, axis=axes.index("cache"))
 
 
 def widen_cache(cache: Cache, cache_len: int) -> Cache:

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxllm.models.options import Activation, ExpertsConfig, HeadConfig, RopeScaling
+from jaxllm.sharding import AxisSize
 
 DType = Literal["float32", "bfloat16"]
+MatmulDType = Literal["int8", "fp8"]
+Remat = Literal["none", "minimal", "dots", "block", "offload"]
+AttentionKernel = Literal["xla", "cudnn", "splash"]
 Position = Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "relative_key", "relative_key_query", "none"]
 
 
@@ -126,13 +130,26 @@ class TransformerConfig:
     """Type in which parameters are kept."""
     compute_dtype: DType = "float32"
     """Type of activations; softmax, norms and losses accumulate in float32 anyway."""
+    matmul_dtype: MatmulDType | None = None
+    """Multiply by the kernels of attention and feed-forward in 8 bits while training, by qwix: see `jaxllm.models.quantized`.
+    By default in compute_dtype."""
     layer_loop: Literal["scan", "unroll"] | None = None
     """Compile one block and loop over it, or every block. By default by device and depth."""
     norm_barrier: bool | None = None
     """Compute each norm's input and output once and keep them, where XLA would compute them again for each reader. By
     default on CPU, where that saves a tenth of a small model's step."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing; all but matrix products with weights; whole blocks."""
+    attention_kernel: AttentionKernel | None = None
+    """Who computes attention: XLA, cuDNN on NVIDIA GPUs, Pallas splash attention on TPUs. By default by device; what the others
+    cannot do is always XLA's."""
+    microbatches: int | None = None
+    """Parts of a batch that follow each other through a mesh's stages: more leave them idle for less. By default twice the
+    stages."""
+    remat: Remat = "none"
+    """What the backward pass recomputes of a block, to keep less of it in memory. none: nothing. minimal: what is cheap (norms,
+    rotations, activations, softmax); kept is every matrix product, of experts and of queries with keys ([B, N, T, S] a layer,
+    unless a kernel computes attention), and what a kernel hands out. dots: attention, experts and what is cheap; kept are the
+    products of attention's and feed-forward's projections. block: all; kept is the block's input. offload: all; the blocks'
+    inputs wait in the host's memory."""
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -253,10 +270,19 @@ class TransformerConfig:
         """Whether the last hidden state is normalized once more."""
         return self.norm_placement != "post" if self.final_norm is None else self.final_norm
 
-    def axis_sizes(self) -> dict[str, tuple[str, int]]:
-        """For each logical axis that a mesh may split: the field that sets it, and its size."""
-        return {
-            "embed": ("model.embed_dim", self.embed_dim),
-            "heads": ("model.num_heads", self.num_heads),
-            "ffw": ("model.ffw_dim", self.ffw_width),
-        }
+    def axis_sizes(self, name: str = "model") -> tuple[AxisSize, ...]:
+        """Of each dimension that a mesh may split; `name` is this config's in a recipe."""
+        sizes = [
+            AxisSize("embed", f"{name}.embed_dim", self.embed_dim),
+            AxisSize("heads", f"{name}.num_heads", self.num_heads),
+            AxisSize("kv_heads", f"{name}.num_kv_heads", self.kv_heads),
+            AxisSize("ffw", f"{name}.ffw_dim", self.ffw_width),
+            AxisSize("layers", f"{name}.num_layers", self.num_layers),
+        ]
+        if self.experts is not None:
+            sizes.append(AxisSize("experts", f"{name}.experts.num_experts", self.experts.num_experts))
+            if self.experts.shared_ffw_dim is not None:
+                sizes.append(AxisSize("ffw", f"{name}.experts.shared_ffw_dim", self.experts.shared_ffw_dim))
+        if self.vocab_size is not None and self.head.kind == "vocabulary":
+            sizes.append(AxisSize("vocab", f"{name}.vocab_size", self.vocab_size))
+        return tuple(sizes)

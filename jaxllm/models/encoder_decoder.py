@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 
 from jaxllm.models.cache import Cache
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.head import unembed_hidden
+from jaxllm.models.head import unembed_hidden, unembed_parts
 from jaxllm.models.transformer import Encoded, Output, Transformer
+from jaxllm.sharding import AxisSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +62,9 @@ class EncoderDecoderConfig:
         """Type of activations."""
         return self.decoder.compute_dtype
 
-    def axis_sizes(self) -> dict[str, tuple[str, int]]:
-        """For each logical axis that a mesh may split: the field that sets it, and its size. See `TransformerConfig`."""
-        sizes = self.decoder.axis_sizes()
-        return {axis: (field.replace("model.", "model.decoder."), size) for axis, (field, size) in sizes.items()}
+    def axis_sizes(self, name: str = "model") -> tuple[AxisSize, ...]:
+        """Of each dimension that a mesh may split; `name` is this config's in a recipe."""
+        return (*self.encoder.axis_sizes(f"{name}.encoder"), *self.decoder.axis_sizes(f"{name}.decoder"))
 
 
 class EncoderDecoder(nn.Module):
@@ -135,3 +135,9 @@ def unembed_decoder(config: EncoderDecoderConfig, params: Any, hidden: Float[Arr
     """Logits, in float32, from the decoder's last hidden state."""
     table = params["encoder"]["embed"]["table"] if config.share_embeddings else None
     return unembed_hidden(config.decoder, params["decoder"], hidden, table)
+
+
+def decoder_unembed_parts(config: EncoderDecoderConfig, params: Any) -> dict[str, Any]:
+    """`unembed_parts` of the decoder."""
+    table = params["encoder"]["embed"]["table"] if config.share_embeddings else None
+    return unembed_parts(config.decoder, params["decoder"], table)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.layers import ACTIVATIONS, Norm, Project, parameter
-from jaxllm.sharding import einsum, gather
+from jaxllm.sharding import einsum, gather, shard
 
 # B batch, T time, D residual width, V vocabulary, C labels
 
@@ -56,8 +56,8 @@ class LabelHead(nn.Module):
 
 def _first_token(hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]) -> Float[Array, "B 1 D"]:
     """A sum over one entry: no gather, so layouts follow by themselves."""
-    real = segment_ids != 0
-    first = real & (jnp.cumsum(real, axis=1) == 1)
+    real = shard(segment_ids, "batch", None) != 0
+    first = shard(real & (jnp.cumsum(real, axis=1) == 1), "batch", "time")
     return jnp.sum(jnp.where(first[:, :, None], hidden, jnp.zeros_like(hidden)), axis=1, keepdims=True)
 
 
@@ -72,16 +72,46 @@ class VocabularyHead(nn.Module):
         if head.transform:
             _transform(config, name="transform")(hidden)
             Norm(config, name="norm")(hidden)
-        dtype = jnp.dtype(config.param_dtype)
         if not config.tie_embeddings:
             shape, initial = (config.embed_dim, config.vocabulary), nn.initializers.normal(config.init_std)
-            parameter(self, "kernel", initial, shape, ("embed", "vocab"), dtype)
+            parameter(self, config, "kernel", initial, shape, ("embed", "vocab"))
         if head.bias:
-            parameter(self, "bias", nn.initializers.zeros, (config.vocabulary,), ("vocab",), dtype)
+            parameter(self, config, "bias", nn.initializers.zeros, (config.vocabulary,), ("vocab",))
 
 
 def _transform(config: TransformerConfig, **kwargs: Any) -> Project:
     return dense(config, config.embed_dim, use_bias=config.head.transform_bias, **kwargs)
+
+
+def unembed_parts(config: TransformerConfig, params: Any, table: Float[Array, "V D"] | None = None) -> dict[str, Any]:
+    """What hidden states are unembedded with, the output matrix gathered and in the type it is computed with: to read hidden
+    states in pieces without gathering it for each.
+
+    Args:
+      table: the embedding to use as the output matrix, where it is not among the parameters but an encoder's.
+    """
+    own = dict(params.get("unembed", {}))
+    if config.tie_embeddings:
+        table = table if table is not None else params["embed"]["table"]
+        assert table is not None
+        return own | {"table": gather(table.astype(config.compute_dtype), "vocab", "embed")}
+    return own | {"kernel": gather(own["kernel"].astype(config.compute_dtype), "embed", "vocab")}
+
+
+def unembed(config: TransformerConfig, parts: dict[str, Any], hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    """Logits, in float32, from the last hidden state and `unembed_parts`."""
+    if config.head.transform:
+        hidden = _transform(config, parent=None).apply({"params": parts["transform"]}, hidden)  # type: ignore[assignment]
+        hidden = ACTIVATIONS[config.head.transform_activation](hidden)
+        hidden = Norm(config, parent=None).apply({"params": parts["norm"]}, hidden)  # type: ignore[assignment]
+    if config.unembed_scale is not None:
+        hidden = hidden * config.unembed_scale
+    kernel, equation = (parts["table"], "BTD,VD->BTV") if config.tie_embeddings else (parts["kernel"], "BTD,DV->BTV")
+    logits = einsum(equation, hidden, kernel, out=("batch", "time", "vocab"), dtype=jnp.dtype(jnp.float32))
+    if config.head.bias:
+        logits = logits + gather(parts["bias"].astype(jnp.float32), "vocab")[None, None, :]
+    cap = config.logit_softcap
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 def unembed_hidden(
@@ -90,22 +120,6 @@ def unembed_hidden(
     """Logits, in float32, from the last hidden state.
 
     Args:
-      table: the embedding to use as the output matrix, where it is not among the parameters but an encoder's.
+      table: see `unembed_parts`.
     """
-    own = params.get("unembed", {})
-    if config.head.transform:
-        hidden = _transform(config, parent=None).apply({"params": own["transform"]}, hidden)  # type: ignore[assignment]
-        hidden = ACTIVATIONS[config.head.transform_activation](hidden)
-        hidden = Norm(config, parent=None).apply({"params": own["norm"]}, hidden)  # type: ignore[assignment]
-    if config.unembed_scale is not None:
-        hidden = hidden * config.unembed_scale
-    if config.tie_embeddings:
-        kernel, axes, equation = params["embed"]["table"] if table is None else table, ("vocab", "embed"), "BTD,VD->BTV"
-    else:
-        kernel, axes, equation = own["kernel"], ("embed", "vocab"), "BTD,DV->BTV"
-    kernel = gather(kernel, *axes).astype(config.compute_dtype)
-    logits = einsum(equation, hidden, kernel, out=("batch", "time", "vocab"), dtype=jnp.dtype(jnp.float32))
-    if config.head.bias:
-        logits = logits + gather(own["bias"], "vocab").astype(jnp.float32)[None, None, :]
-    cap = config.logit_softcap
-    return logits if cap is None else cap * jnp.tanh(logits / cap)
+    return unembed(config, unembed_parts(config, params, table), hidden)

@@ -1,5 +1,6 @@
 """The parts of a model's config that come as a group: RoPE scaling, experts, output head."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,22 +48,39 @@ class ExpertsConfig:
     num_experts: int
     """Feed-forward layers to choose from."""
     top_k: int = 2
-    """Experts a token is sent to; none is ever dropped."""
+    """Experts a token is sent to."""
     normalize: bool = True
     """Whether a token's `top_k` weights are scaled to add up to 1."""
     shared_ffw_dim: int | None = None
     """Width of one more feed-forward layer that every token passes. By default none."""
     load_balance: float = 0.01
-    """Weight in the loss of num_experts · Σ (share of tokens · mean probability) (arXiv:2101.03961)."""
+    """Weight in the loss of num_experts · Σ (share of tokens · mean probability) (arXiv:2101.03961); of the tokens that are
+    computed at once: of a batch whose gradients are accumulated, of each part."""
     router_z_loss: float = 0.0
     """Weight in the loss of the squared log-sum-exp of router logits (arXiv:2202.08906)."""
-    dispatch: Literal["sorted", "dense"] | None = None
-    """sorted: tokens grouped by expert, each expert sees its own; dense: every expert sees every token, the weights decide.
-    By default sorted on one device, dense on a mesh of several."""
+    dispatch: Literal["sorted", "dense"] = "sorted"
+    """sorted: tokens grouped by expert, each expert sees its own, on a mesh on the device that holds it; dense: every expert
+    sees every token, the weights decide."""
+    capacity_factor: float | None = None
+    """Room for tokens that one device sends to another's experts, as a multiple of what it sends when all experts are chosen
+    equally often; tokens beyond it skip the expert. By default room for all: none is ever dropped."""
+    exchange: Literal["padded", "ragged"] | None = None
+    """How tokens travel to their experts: in parcels of one size, or each as large as it is. By default by device: CPUs have
+    only the first."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.num_experts:
             raise ValueError(f"experts.top_k must be in 1..num_experts: got top_k={self.top_k}, num_experts={self.num_experts}")
+        if self.capacity_factor is not None and self.capacity_factor <= 0:
+            raise ValueError(
+                f"experts.capacity_factor must be positive: got {self.capacity_factor}; leave it out to drop nothing"
+            )
+
+    def room(self, rows: int, parts: int) -> int:
+        """Rows that one of `parts` devices may send to another, of `rows` in all."""
+        if self.capacity_factor is None:
+            return rows
+        return min(rows, math.ceil(self.capacity_factor * rows / parts))
 
 
 @dataclass(frozen=True, kw_only=True)

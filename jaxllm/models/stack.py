@@ -12,8 +12,10 @@ from jaxllm.models.attention import Seen
 from jaxllm.models.block import Block, BlockInput, BlockOutput, Memory, block_function
 from jaxllm.models.cache import Cache
 from jaxllm.models.config import TransformerConfig
+from jaxllm.models.kernels import Segments
+from jaxllm.models.pipeline import run_stages, stage_count
 from jaxllm.models.position import Rotation
-from jaxllm.sharding import Axes, shard
+from jaxllm.sharding import Axes, Order, shard
 
 
 class StackInput(NamedTuple):
@@ -26,6 +28,10 @@ class StackInput(NamedTuple):
     bias: Float[Array, "B N T S"] | None = None
     distance: Int[Array, "B T S"] | None = None
     head_mask: Float[Array, "L N"] | None = None
+    segments: Segments | None = None
+    """For kernels; None where they could not tell who sees whom."""
+    order: Order | None = None
+    """Of the tokens, where it is not that of their sequence."""
     memory: Memory | None = None
     cache: Cache | None = None
     dropout_key: Array | None = None
@@ -61,6 +67,38 @@ def run_layers(
     Args:
       layers: parameters, each array stacked over layers, or a tuple with one tree a layer.
     """
+    stacked = _Layer(layers, jnp.arange(config.num_layers), _local(config), given.head_mask, *_cached(given.cache))
+    plain = given.cache is None and given.memory is None and not capture and not isinstance(layers, tuple)
+    if plain and stage_count(len(x)) > 1:
+        return _through_stages(config, stacked, x, given)
+    return _run(config, stacked, x, given, capture)
+
+
+def _through_stages(
+    config: TransformerConfig, stacked: _Layer, x: Float[Array, "B T D"], given: StackInput
+) -> tuple[Float[Array, "B T D"], StackOutput]:
+    """The layers split over the mesh's stages. Dropout draws anew for each part of the batch."""
+    told = given._replace(head_mask=None, dropout_key=None, order=None)
+    is_static = isinstance(stacked.local, bool)
+
+    def run(layers: _Layer, x: Array, told: StackInput, number: Array) -> tuple[Array, Array | None]:
+        key = None if given.dropout_key is None else jax.random.fold_in(given.dropout_key, number)
+        layers = layers._replace(local=stacked.local) if is_static else layers
+        x, out = _run(config, layers, x, told._replace(dropout_key=key, order=given.order), ())
+        return x, out.router_logits
+
+    layers = stacked._replace(local=None) if is_static else stacked
+    x, router_logits = run_stages(run, layers, x, told, config.microbatches)
+    if router_logits is not None:  # outside the layers the stages split rows
+        router_logits = shard(router_logits, None, "batch", "time", "label")
+    return x, StackOutput(None, None, None, None, None, router_logits)
+
+
+def _run(
+    config: TransformerConfig, stacked: _Layer, x: Float[Array, "B T D"], given: StackInput, capture: Collection[str]
+) -> tuple[Float[Array, "B T D"], StackOutput]:
+    """These layers in turn: all, or those of a stage."""
+    layers = stacked.params
     block = block_function(config)
     heads = [config.heads_kept(layer) for layer in range(config.num_layers)]
     start = None if given.cache is None else given.cache.length
@@ -68,7 +106,10 @@ def run_layers(
     def step(x: Array, layer: _Layer) -> tuple[Array, dict[str, Any]]:
         key = None if given.dropout_key is None else jax.random.fold_in(given.dropout_key, layer.index)
         rotation = _pick(given.rotations, layer.local) if given.rotations else None
-        seen = Seen(_pick(given.masks, layer.local), given.bias, rotation, given.distance, layer.head_mask)
+        segments = None if "attention" in capture else given.segments
+        local = None if isinstance(layer.local, bool) and not config.full_attention_layers else jnp.asarray(layer.local)
+        mask = _pick(given.masks, layer.local)
+        seen = Seen(mask, given.bias, rotation, given.distance, layer.head_mask, segments, local, given.order)
         own = layer.keys_values, layer.memory_keys_values
         function = block
         if config.pruned_heads:
@@ -80,8 +121,7 @@ def run_layers(
             out = out._replace(attention=_with_removed(out.attention, heads[layer.index], config.num_heads))
         return new_x, _kept(config, x, out, capture, cached=given.cache is not None)
 
-    stacked = _Layer(layers, jnp.arange(config.num_layers), _local(config), given.head_mask, *_cached(given.cache))
-    if config.layer_loop == "unroll" or isinstance(layers, tuple):
+    if isinstance(layers, tuple) or (config.layer_loop == "unroll" and jnp.size(stacked.index) == config.num_layers):
         x, out = _unrolled(step, config, stacked, x)
     else:
         is_static = isinstance(stacked.local, bool)

@@ -14,10 +14,11 @@ from jaxllm.models.block import Memory
 from jaxllm.models.cache import Cache, CachedMemory, write
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.head import LabelHead, VocabularyHead, unembed_hidden
-from jaxllm.models.layers import RESIDUAL, Embed, Norm, dropout, parameter, take
+from jaxllm.models.kernels import Segments
+from jaxllm.models.layers import RESIDUAL, Embed, Norm, dropout, look_up, parameter, read
 from jaxllm.models.position import alibi_bias, relative_bucket, rotations, sinusoids
 from jaxllm.models.stack import StackInput, StackOutput, init_layers, run_layers
-from jaxllm.sharding import gather, shard
+from jaxllm.sharding import Order, shard
 
 CAPTURES = ("hidden", "attention", "cross_attention")
 
@@ -71,6 +72,7 @@ class Transformer(nn.Module):
         segment_ids: Int[Array, "B T"] | None = None,
         token_types: Int[Array, "B T"] | None = None,
         prefix: Bool[Array, "B T"] | None = None,
+        order: Order | None = None,
         head_mask: Float[Array, "L N"] | None = None,
         memory: Encoded | None = None,
         table: Float[Array, "V D"] | None = None,
@@ -87,6 +89,7 @@ class Transformer(nn.Module):
           segment_ids: tokens see only their own segment; 0 is padding. By default all in segment 1.
           token_types: which kind each token is, for a config with `token_types`. By default 0.
           prefix: tokens that their whole segment sees, earlier tokens too; for a causal config.
+          order: of the tokens, where it is not that of their sequence; their positions must be given then, too.
           head_mask: factor on the attention weights of each layer's heads.
           memory: the encoder's output, for a config with cross_attention. With a cache it is given once, in the first call.
           table: the embedding to use, where it is an encoder's.
@@ -107,19 +110,23 @@ class Transformer(nn.Module):
             raise ValueError(f"the cache must have room for the tokens: {tokens.shape[1]} for {cache.positions.shape[1]} slots")
         x = self._embed(tokens, positions, token_types, table)
         embed_key = None if dropout_key is None else jax.random.fold_in(dropout_key, config.num_layers)
-        x = dropout(shard(x, "batch", "time", "embed"), config.dropout, embed_key, 0, RESIDUAL)
+        x = dropout(shard(x, *RESIDUAL), config.dropout, embed_key, 0, RESIDUAL)
 
-        keys = _Keys(positions, segment_ids, prefix)
+        whole = [shard(of, "batch", "cache") for of in (positions, segment_ids)]
+        keys = _Keys(*whole, prefix=None if prefix is None else shard(prefix, "batch", "cache"))
+        positions, segment_ids = shard(positions, "batch", "time"), shard(segment_ids, "batch", "time")
         if cache is not None:
             cached = [write(*pair, cache.length) for pair in ((cache.positions, positions), (cache.segment_ids, segment_ids))]
             keys = _Keys(cached[0], cached[1], None)
             if prefix is not None:
                 keys = keys._replace(prefix=write(jnp.zeros(keys.positions.shape, bool), prefix, cache.length))
         given = self._stack_input(positions, segment_ids, keys, _memory(memory, cache, segment_ids))
-        given = given._replace(head_mask=head_mask, cache=cache, dropout_key=dropout_key)
+        segments = Segments(segment_ids, keys.segment_ids) if prefix is None and cache is None else None
+        given = given._replace(head_mask=head_mask, cache=cache, dropout_key=dropout_key, segments=segments, order=order)
         x, out = run_layers(config, self._layer_params(x, given), x, given, capture)
         if config.has_final_norm:
             x = Norm(config, name="final_norm")(x)
+        x = read(x)
         if cache is not None:
             cache = _updated(cache, keys, out, memory, tokens.shape[1])
         captured = {name: getattr(out, name) for name in capture}
@@ -131,14 +138,14 @@ class Transformer(nn.Module):
         if table is None:
             x = Embed(config, config.vocabulary, "vocab", name="embed")(tokens)
         else:
-            x = take(gather(table, "vocab", "embed").astype(config.compute_dtype), tokens)
+            x = look_up(table, tokens, "vocab", config.compute_dtype)
         if config.embed_scale is not None:
             x = x * jnp.asarray(config.embed_scale, x.dtype)
         places = positions + config.position_offset
         if config.position == "learned":
-            x = x + Embed(config, config.context_len + config.position_offset, "time", name="position")(places)
+            x = x + Embed(config, config.context_len + config.position_offset, "position", name="position")(places)
         elif config.position == "sinusoidal":
-            x = x + sinusoids(places, config.embed_dim, config.sinusoids).astype(x.dtype)
+            x = x + shard(sinusoids(places, config.embed_dim, config.sinusoids).astype(x.dtype), *RESIDUAL)
         if config.token_types is not None:
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             x = x + Embed(config, config.token_types, "token_type", name="token_type")(types)
@@ -174,7 +181,7 @@ class Transformer(nn.Module):
         config = self.config
         shape, axes = (config.relative_buckets, config.num_heads), ("bucket", "heads")
         initial = nn.initializers.normal(config.init_std)
-        table = parameter(self, "relative_bias", initial, shape, axes, jnp.dtype(config.param_dtype)).astype(jnp.float32)
+        table = parameter(self, config, "relative_bias", initial, shape, axes, "float32")
         bucket = relative_bucket(distance, config.relative_buckets, config.relative_max_distance, config.causal)
         # A product with one-hot rows instead of a gather: its gradient is no scatter, and layouts follow by themselves.
         one_hot = jax.nn.one_hot(bucket, config.relative_buckets, dtype=jnp.float32)

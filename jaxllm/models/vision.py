@@ -14,7 +14,7 @@ from jaxllm.models.head import dense
 from jaxllm.models.layers import RESIDUAL, Norm, Project, dropout, parameter
 from jaxllm.models.stack import StackInput, init_layers, run_layers
 from jaxllm.models.transformer import Output
-from jaxllm.sharding import shard
+from jaxllm.sharding import AxisSize, shard
 
 # B batch, P patches, T = P + 1 or 2 tokens, D residual width, X values of a patch
 
@@ -68,10 +68,13 @@ class VisionConfig:
         """Type of activations."""
         return self.encoder.compute_dtype
 
-    def axis_sizes(self) -> dict[str, tuple[str, int]]:
-        """For each logical axis that a mesh may split: the field that sets it, and its size. See `TransformerConfig`."""
-        sizes = self.encoder.axis_sizes()
-        return {axis: (field.replace("model.", "model.encoder."), size) for axis, (field, size) in sizes.items()}
+    def axis_sizes(self, name: str = "model") -> tuple[AxisSize, ...]:
+        """Of each dimension that a mesh may split; `name` is this config's in a recipe."""
+        return self.encoder.axis_sizes(f"{name}.encoder")
+
+
+_EMBEDDED = ("batch", None, "embed")
+"""Logical axes of patches and marks, before they are one sequence."""
 
 
 class VisionTransformer(nn.Module):
@@ -123,7 +126,7 @@ class VisionTransformer(nn.Module):
         x, out = run_layers(encoder, self.get_variable("params", "layers"), x, given, capture)
         if encoder.has_final_norm:
             x = Norm(encoder, name="final_norm")(x)
-        logits = None
+        x, logits = shard(x, "batch", None, "embed"), None
         if config.num_labels is not None:
             logits = dense(encoder, config.num_labels, name="classifier")(x[:, :1])[:, 0].astype(jnp.float32)
         return Output(logits, x, None, {name: getattr(out, name) for name in capture})
@@ -140,17 +143,17 @@ class VisionTransformer(nn.Module):
             equation="BTX,XD->BTD",
             shape=(patches.shape[-1], encoder.embed_dim),
             axes=("patch", "embed"),
-            out=RESIDUAL,
+            out=_EMBEDDED,
             std=encoder.init_std,
             use_bias=True,
             name="patch",
         )(patches)
         marks = [self._vector("class_token")] + ([self._vector("distillation_token")] if config.distillation_token else [])
-        marks = [shard(jnp.broadcast_to(mark.astype(x.dtype), (B, 1, encoder.embed_dim)), *RESIDUAL) for mark in marks]
-        table = self._vector("position", (config.num_tokens,), ("time",)).astype(x.dtype)
+        marks = [shard(jnp.broadcast_to(mark, (B, 1, encoder.embed_dim)), *_EMBEDDED) for mark in marks]
+        table = self._vector("position", (config.num_tokens,), ("position",))
         return jnp.concatenate([*marks, x], axis=1) + table[None]
 
     def _vector(self, name: str, sizes: tuple[int, ...] = (), axes: tuple[str, ...] = ()) -> Array:
         encoder = self.config.encoder
         initial, shape = nn.initializers.normal(encoder.init_std), (*sizes, encoder.embed_dim)
-        return parameter(self, name, initial, shape, (*axes, "embed"), jnp.dtype(encoder.param_dtype))
+        return parameter(self, encoder, name, initial, shape, (*axes, "embed"))

@@ -1,4 +1,4 @@
-"""From a recipe to the pieces of a run: data, model, mesh, optimizer, steps."""
+"""From a recipe to a run on this machine: its program, its data, its evaluations."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from jaxllm.data import (
@@ -22,40 +21,23 @@ from jaxllm.data import (
     open_images,
     train_batches,
 )
+from jaxllm.distributed import num_processes
 from jaxllm.evaluate import evaluate
 from jaxllm.hardware import mfu, require_devices
-from jaxllm.models import Model, make_model, train_flops_per_token
-from jaxllm.recipe.device_config import device_config
+from jaxllm.models import train_flops_per_token
+from jaxllm.recipe.program import DeviceBatch, Program
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.resolve import FromData, check_size, resolved
-from jaxllm.sharding import batch_sharding, check_divides, make_mesh
-from jaxllm.training import (
-    TrainState,
-    abstract_state,
-    compile_train_step,
-    evaluation_params,
-    jit_eval_step,
-    make_eval_step,
-    make_optimizer,
-    make_train_step,
-)
+from jaxllm.sharding import MeshError, batch_parts, batch_sharding, check_divides, make_mesh
+from jaxllm.training import TrainState, evaluation_params, jit_eval_step, make_eval_step
 from jaxllm.training.objectives.marks import first_start_id
-
-DeviceBatch = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
-class Job:
-    """A recipe made concrete on this machine. Nothing is computed or compiled until it is asked for."""
+class Job(Program):
+    """A program with its data, on this machine."""
 
-    recipe: Recipe
-    """With the vocabulary size, or the number of labels, and the end of the decay filled in."""
     data: Data | ImageData
-    mesh: Mesh
-
-    @cached_property
-    def model(self) -> Model:
-        return make_model(device_config(self.recipe.model, self.mesh))
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -71,45 +53,11 @@ class Job:
         """The examples of any split; in its own order without a seed."""
         return self.recipe.objective.rows(self.data, self.recipe.model, split, seed=seed)
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens, or images, of a batch."""
-        return self.recipe.batch_size * self.recipe.objective.tokens(self.recipe.data)
-
-    @cached_property
-    def optimizer(self) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        return make_optimizer(self.recipe.optimizer, self.recipe.steps)
-
-    @cached_property
-    def abstract(self) -> TrainState:
-        """Shapes, types and shardings of the state."""
-        return abstract_state(self.model, self.optimizer[0], self.mesh)
-
-    @cached_property
-    def key(self) -> jax.Array:
-        return jax.random.key(self.recipe.seed)
-
     @cached_property
     def identity(self) -> dict[str, str]:
         """Fingerprints of what a run must find again when it goes on."""
         tokenizer = {} if self.tokenizer is None else {"tokenizer": self.tokenizer.fingerprint}
         return tokenizer | {"data": self.train.fingerprint}
-
-    def compile_step(self) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, jax.Array]]]:
-        recipe = self.recipe
-        step = make_train_step(
-            recipe.objective.make_loss(self.model, recipe.loss),
-            *self.optimizer,
-            key=jax.random.fold_in(self.key, 1),
-            z_loss=recipe.loss.z_loss,
-            accumulate=recipe.accumulate,
-            on_nonfinite=recipe.on_nonfinite,
-            dropout=recipe.model.dropout > 0,
-            accuracy=recipe.objective.reports.accuracy,
-        )
-        fields = recipe.objective.fields(recipe.data).items()
-        batch = {name: jax.ShapeDtypeStruct((recipe.batch_size, *field.shape), field.dtype) for name, field in fields}
-        return compile_train_step(step, self.abstract, batch, self.mesh)
 
     def batches(self, start: int) -> Generator[DeviceBatch]:
         """Training batches on their devices, from the example `start`."""
@@ -119,37 +67,42 @@ class Job:
             start=start,
             num_workers=self.recipe.data.num_workers,
             prefetch=self.recipe.data.prefetch,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=self._local_rows(self.recipe.batch_size),
         )
         with closing(host):
             for batch in host:
-                yield self._place(batch)
+                yield self._place(batch, self.recipe.batch_size)
 
     @cached_property
     def _eval_step(self) -> Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]:
         loss = self.recipe.objective.make_loss(self.model, self.recipe.loss)
         return jit_eval_step(make_eval_step(loss), self.abstract.params, self.mesh)
 
-    def evaluate_params(self, params: Any, split: str) -> dict[str, float]:
-        """loss, tokens or images, and what else the objective reports, over a split."""
-        config = self.recipe.evaluate
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        batch_size = -(-(config.batch_size or self.recipe.batch_size) // parts) * parts
-        batches = eval_batches(
-            self.rows(split),
-            batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        placed = (self._place(batch) for _, batch in zip(range(config.batches or 2**62), batches, strict=False))
-        return evaluate(self._eval_step, params, placed, **self.recipe.objective.reports._asdict())
+    def evaluate_params(
+        self, params: Any, split: str, on_batch: Callable[[int], None] = lambda number: None
+    ) -> dict[str, float]:
+        """loss, tokens or images, and what else the objective reports, over a split.
 
-    def evaluate_state(self, state: TrainState) -> dict[str, float]:
+        Args:
+          on_batch: called with the number of each batch before it is read.
+        """
+        config = self.recipe.evaluate
+        parts = batch_parts(self.mesh)
+        batch_size = -(-(config.batch_size or self.recipe.batch_size) // parts) * parts
+        batches = eval_batches(self.rows(split), batch_size=batch_size, rows=self._local_rows(batch_size))
+
+        def placed() -> Generator[DeviceBatch]:
+            for number, batch in zip(range(config.batches or 2**62), batches, strict=False):
+                on_batch(number)
+                yield self._place(batch, batch_size)
+
+        return evaluate(self._eval_step, params, placed(), **self.recipe.objective.reports._asdict())
+
+    def evaluate_state(self, state: TrainState, on_batch: Callable[[int], None] = lambda number: None) -> dict[str, float]:
         """The validation metrics of a state, by its average of parameters where it keeps one."""
         split = self.recipe.data.validation_split
         assert split is not None
-        return self.evaluate_params(evaluation_params(state.params, state.opt_state), split)
+        return self.evaluate_params(evaluation_params(state.params, state.opt_state), split, on_batch)
 
     def utilization(self, tokens_per_second: float) -> float | None:
         """MFU at this speed; None where the device's peak is not known."""
@@ -157,11 +110,20 @@ class Job:
         flops = train_flops_per_token(self.recipe.model, 1 if isinstance(data, ImageDataConfig) else data.seq_len)
         return mfu(flops, tokens_per_second, list(self.mesh.devices.flat), self.recipe.model.compute_dtype)
 
-    def _place(self, batch: Batch) -> DeviceBatch:
+    def _local_rows(self, batch_size: int) -> list[int]:
+        """The rows of a batch that lie on this process's devices; where a mesh axis that does not split the batch goes over
+        processes, those have the same."""
+        indices = batch_sharding(self.mesh).addressable_devices_indices_map((batch_size,)).values()
+        return sorted({row for index in indices if index for row in range(*index[0].indices(batch_size))})
+
+    def _place(self, batch: Batch, batch_size: int) -> DeviceBatch:
         sharding = batch_sharding(self.mesh)
-        if jax.process_count() == 1:
+        if num_processes() == 1:
             return jax.device_put(batch, sharding)
-        return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+        return {
+            name: jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
+            for name, rows in batch.items()
+        }
 
 
 def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
@@ -176,6 +138,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
     """
     require_devices()
     mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate)
+    _check_processes(mesh)
     check_divides(mesh, recipe.model.axis_sizes())
     if isinstance(recipe.data, ImageDataConfig):
         data = open_images(recipe.data, seed=recipe.seed)
@@ -184,4 +147,14 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
         data = open_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
         known = FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data), first_start_id(data.tokenizer))
     check_size(recipe.model, known.size)
-    return Job(resolved(recipe, known, recipe.steps), data, mesh)
+    return Job(resolved(recipe, known, recipe.steps), mesh, data)
+
+
+def _check_processes(mesh: Mesh) -> None:
+    """Every process must have a part in the mesh, or it could not take part in the run."""
+    there = {device.process_index for device in mesh.devices.flat}
+    if len(there) < num_processes():
+        raise MeshError(
+            f"the mesh must have devices of all {num_processes()} processes: its {mesh.devices.size} of {jax.device_count()} "
+            f"devices are those of {len(there)}; choose mesh sizes and a batch_size that use all devices, or fewer processes"
+        )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
-from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig
+from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig, attention_kernel
 
 UNROLL_AT_MOST = 16
 """Deepest model whose layers are unrolled on CPU, where a scan copies each layer's weights out of the stack."""
@@ -25,16 +25,40 @@ def device_config(config: ModelConfig, mesh: Mesh) -> ModelConfig:
     return replace_stacks(config, lambda stack: _stack_config(stack, mesh))
 
 
+def inference_config(config: ModelConfig, dtype: str | None, mesh: Mesh) -> ModelConfig:
+    """The config of a model that is only read, on this mesh: without what was asked for to train it, or on another device."""
+
+    def read_only(stack: TransformerConfig) -> TransformerConfig:
+        return dataclasses.replace(stack, attention_kernel=None, matmul_dtype=None, microbatches=None, remat="none")
+
+    return device_config(with_dtype(replace_stacks(config, read_only), dtype), mesh)
+
+
 def portable_config(config: ModelConfig) -> ModelConfig:
     """The config without what was decided for a device."""
-    return replace_stacks(config, lambda stack: dataclasses.replace(stack, layer_loop=None, norm_barrier=None))
+
+    def undecided(stack: TransformerConfig) -> TransformerConfig:
+        experts = None if stack.experts is None else dataclasses.replace(stack.experts, exchange=None)
+        return dataclasses.replace(stack, layer_loop=None, norm_barrier=None, attention_kernel=None, experts=experts)
+
+    return replace_stacks(config, undecided)
 
 
 def _stack_config(config: TransformerConfig, mesh: Mesh) -> TransformerConfig:
-    cpu = mesh.devices.flat[0].platform == "cpu"
+    platform = mesh.devices.flat[0].platform
+    cpu = platform == "cpu"
     loop = "unroll" if cpu and config.num_layers <= UNROLL_AT_MOST else "scan"
     barrier = cpu if config.norm_barrier is None else config.norm_barrier
-    return dataclasses.replace(config, layer_loop=config.layer_loop or loop, norm_barrier=barrier)
+    experts = config.experts
+    if experts is not None and experts.exchange is None:
+        experts = dataclasses.replace(experts, exchange="padded" if cpu else "ragged")
+    return dataclasses.replace(
+        config,
+        layer_loop=config.layer_loop or loop,
+        norm_barrier=barrier,
+        attention_kernel=attention_kernel(config, mesh.devices.flat[0]),
+        experts=experts,
+    )
 
 
 def with_dtype(config: ModelConfig, dtype: str | None) -> ModelConfig:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,12 +12,25 @@ from typing import Any
 import jax
 
 from jaxllm.checkpoint import Store
-from jaxllm.evaluate import write_report
-from jaxllm.hardware import ProfileWindow, StepTimer, set_up
+from jaxllm.distributed import (
+    beat,
+    check_same,
+    code_facts,
+    describe_hosts,
+    from_first,
+    gather,
+    is_first,
+    joined,
+    limit_steps,
+    num_processes,
+)
+from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
 from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.choices import describe_choices
+from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.run_folder import RunFolder, choose_folder
-from jaxllm.recipe.sample import make_sample
+from jaxllm.recipe.run_folder import RunFolder, agree_on_folder
+from jaxllm.recipe.serialize import to_tree
 from jaxllm.training import (
     Interrupt,
     Loop,
@@ -28,11 +40,8 @@ from jaxllm.training import (
     evaluation_params,
     init_state,
     out_of_patience,
-    read_metrics,
     train,
 )
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
 
         fitted = fit(dataclasses.replace(recipe, steps=100, run_dir="runs/try"))
 
+    With many processes (`jaxllm.distributed.joined`) all of them call it; process 0 prints, logs and reports.
+
     Args:
       command: what the user typed, for the report.
 
@@ -61,13 +72,25 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
       NonFiniteLoss, SaveError: see `training.train`.
     """
     set_up()
-    folder, recipe = choose_folder(recipe)
+    with joined():
+        if num_processes() > 1:
+            facts = {**code_facts(), "recipe": to_tree(recipe)}
+            check_same(facts, "Start them with the same command, from the same checkout")
+        return _fit(recipe, command)
+
+
+def _fit(recipe: Recipe, command: str | None) -> Fitted:
+    limit_steps(recipe.watch.step_seconds)
+    folder, recipe = agree_on_folder(recipe)
     job = assemble(recipe, folder.load_tokenizer() if folder.resumes else None)
-    say = _say(jax.process_index() == 0)
+    if num_processes() > 1:
+        check_same(job.identity, "Give all hosts the same data set, and build it once")
+    say = _say(is_first())
     with folder.claimed(), Interrupt() as interrupt:
-        say(_describe(job, folder))
+        say("\n".join((_describe(job, folder), *describe_choices(job))))
         train_step, compile_seconds = _timed(job.compile_step)
-        with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
+        gather("compiled")
+        with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store, joined():
             state, progress = _start(job, folder, store, say)
             if _is_whole(job, folder, progress):
                 there, asked = progress.step, job.recipe.steps
@@ -76,20 +99,16 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
                 return Fitted(folder.path, progress.step, "finished", progress.best_loss)
             folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None
-            with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=jax.process_index() == 0) as log:
+            with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=is_first()) as log:
                 loop = _loop(job, folder, store, log, train_step, progress)
                 loop.timer.compile_seconds = compile_seconds
+                gather("ready")  # on CPU the first collective waits for the others for 30 s only
                 with closing(loop.batches):
                     state, ended = train(loop, state, progress, interrupt)
                 if ended in WHOLE:
                     _evaluate_test(job, state, log, progress)
-        _conclude(job, folder, state, progress, ended, compile_seconds, command, say)
+        conclude(job, folder, state, progress, ended, compile_seconds, command, say)
     return Fitted(folder.path, progress.step, ended, progress.best_loss)
-
-
-RESULTS_FILE = "results.json"
-WHOLE = ("finished", "patience")
-"""Ends after which nothing is left to do."""
 
 
 def _describe(job: Job, folder: RunFolder) -> str:
@@ -98,10 +117,11 @@ def _describe(job: Job, folder: RunFolder) -> str:
     device = job.mesh.devices.flat[0].device_kind
     used, there = job.mesh.devices.size, jax.device_count()
     why = "the batch does not divide by more" if job.recipe.mesh.data is None else "the mesh is smaller"
+    hosts = f", {describe_hosts()}" if num_processes() > 1 else ""
     idle = f" ({there - used} of {there} devices idle: {why})" if used < there else ""
     return (
         f"{'resuming' if folder.resumes else 'new run'} {folder.path}: {job.recipe.name}, {count:,} parameters, "
-        f"{_a_step(job)} a step, {device}, mesh {mesh}{idle}"
+        f"{_a_step(job)} a step, {device}, mesh {mesh}{hosts}{idle}"
     )
 
 
@@ -115,12 +135,12 @@ def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
     results = folder.path / RESULTS_FILE
     if progress.step < job.recipe.steps and not out_of_patience(job.recipe.evaluate, progress):
         return False
-    return results.is_file() and json.loads(results.read_text(encoding="utf-8"))["step"] == progress.step
+    return from_first(lambda: results.is_file() and json.loads(results.read_text(encoding="utf-8"))["step"] == progress.step)
 
 
 def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
     """The newest good checkpoint, or a fresh state where there is none."""
-    if folder.resumes and store.steps():
+    if folder.resumes and from_first(store.steps):
         restored = store.restore(job.abstract, on_damaged=lambda _, message: say(f"warning: {message}"))
         for name, fingerprint in job.identity.items():
             if restored.meta[name] != fingerprint:
@@ -143,19 +163,22 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
         more = f" and {len(documents) - 16} more" if len(documents) > 16 else ""
         return ", ".join(documents[:16]) + more
 
+    def evaluate(state: TrainState) -> dict[str, float]:
+        return job.evaluate_state(state, on_batch=lambda number: beat(progress.step, "evaluating"))
+
     return Loop(
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         train_step=train_step,
         batches=job.batches(progress.examples),
-        evaluate=job.evaluate_state if recipe.data.validation_split else None,
+        evaluate=evaluate if recipe.data.validation_split else None,
         config=recipe.evaluate,
         checkpoint_every=recipe.checkpoint.every,
         keep_best=recipe.checkpoint.keep_best > 0,
         store=store,
         log=log,
         timer=StepTimer(tokens_per_step=job.tokens_per_step, first_step=progress.step),
-        profile=ProfileWindow(recipe.profile, folder.path / "tensorboard"),
+        profile=ProfileWindow(recipe.profile if is_first() else ProfileConfig(), folder.path / "tensorboard"),
         utilization=job.utilization,
         unit=recipe.objective.reports.unit,
         describe_examples=describe_examples,
@@ -169,49 +192,8 @@ def _evaluate_test(job: Job, state: TrainState, log: RunLog, progress: Progress)
     test = job.data.test_split
     if test is not None:
         params = evaluation_params(state.params, state.opt_state)
-        log.evaluation(progress.step, "test", job.evaluate_params(params, test))
-
-
-def _conclude(
-    job: Job,
-    folder: RunFolder,
-    state: TrainState,
-    progress: Progress,
-    ended: str,
-    compile_seconds: float,
-    command: str | None,
-    say: Say,
-) -> None:
-    """results.json, report.html, and the last words; by one process."""
-    if jax.process_index() != 0:
-        return
-    results = {
-        "step": progress.step,
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-        job.recipe.objective.reports.unit: progress.examples * job.recipe.objective.tokens(job.recipe.data),
-        "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
-        "compile_seconds": compile_seconds,
-    }
-    sample = None
-    if ended in WHOLE:
-        params = evaluation_params(state.params, state.opt_state)
-        sample = make_sample(job, jax.device_put(params, jax.devices()[0]))
-    write_report(folder.path, command=command or f"jaxllm train {folder.path}", sample=sample, results=results)
-    if ended in WHOLE:
-        words = json.dumps({**results, "sample": sample}, indent=2, ensure_ascii=False)
-        (folder.path / RESULTS_FILE).write_text(words + "\n", encoding="utf-8")
-    _closing_words(job, folder, progress, ended, sample, say)
-
-
-def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, sample: str | None, say: Say) -> None:
-    path = shlex.quote(str(folder.path))
-    if sample is not None:
-        say(f"\n{sample.strip()}\n")
-    if ended == "patience":
-        say(f"stopped at step {progress.step}: no better validation loss in {job.recipe.evaluate.patience} evaluations")
-    elif ended != "finished":
-        say(f"stopped by {ended} after step {progress.step}, which is saved. Go on with: jaxllm train {path}")
-    say(f"report: {folder.path / 'report.html'}")
+        metrics = job.evaluate_params(params, test, on_batch=lambda number: beat(progress.step, "evaluating"))
+        log.evaluation(progress.step, "test", metrics)
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

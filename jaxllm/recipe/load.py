@@ -16,7 +16,7 @@ from jaxllm.hardware import require_devices, set_up
 from jaxllm.interchange import GenerationDefaults, Published, load_params, open_published, stored_dtypes
 from jaxllm.models import Model, VisionConfig, abstract_params, make_model
 from jaxllm.recipe.assemble import Job, assemble
-from jaxllm.recipe.device_config import device_config, with_dtype
+from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.find import find_recipe, is_run_folder
 from jaxllm.recipe.given import check_source
 from jaxllm.recipe.loaded import Loaded
@@ -67,7 +67,7 @@ def load(
 
 def _load_run(path: Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:
     run = open_run(path)
-    model = make_model(device_config(with_dtype(run.recipe.model, dtype), mesh))
+    model = make_model(inference_config(run.recipe.model, dtype, mesh))
     params, step = restore_params(run, model, mesh, step)
     eos = () if run.tokenizer is None or run.tokenizer.eos_id is None else (run.tokenizer.eos_id,)
     return Loaded(
@@ -93,7 +93,7 @@ def _trained_input(recipe: Recipe) -> ImageInput | None:
 def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> Loaded:
     """The model of a Hugging Face folder or name; its weights are read straight into their places."""
     published = open_published(name_or_path)
-    config = device_config(with_dtype(published.config, dtype), mesh)
+    config = inference_config(published.config, dtype, mesh)
     model = make_model(config)
     abstract, axes = abstract_params(model)
     shardings = shardings_for(abstract, axes, mesh)

@@ -16,7 +16,7 @@ from jaxllm.data import load_tokenizer
 from jaxllm.data.image_input import ImageInput
 from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.models import ModelConfig, abstract_params, make_model
-from jaxllm.recipe.device_config import device_config, portable_config, with_dtype
+from jaxllm.recipe.device_config import inference_config, portable_config
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.serialize import from_tree, to_tree
 from jaxllm.sharding import shardings_for
@@ -91,7 +91,7 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
         described = from_tree(ModelFile, json.loads(path.read_text("utf-8")), "", str(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} must hold a model's config as JSON: {error}") from None
-    model = make_model(device_config(with_dtype(described.config, dtype), mesh))
+    model = make_model(inference_config(described.config, dtype, mesh))
     abstract, axes = abstract_params(model)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -7,8 +7,8 @@ from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.data import DataConfig, ImageDataConfig
 from jaxllm.hardware import ProfileConfig
 from jaxllm.inference import SamplingConfig
-from jaxllm.models import ModelConfig
-from jaxllm.sharding import MeshConfig
+from jaxllm.models import ModelConfig, TransformerConfig
+from jaxllm.sharding import AxisSize, MeshConfig, check_batch, check_divides
 from jaxllm.training import AnyObjective, CausalLM, EvaluateConfig, LogConfig, LossConfig, OptimizerConfig
 
 
@@ -18,6 +18,17 @@ class SampleConfig:
     """Text that the sample in the report continues."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(max_tokens=300, temperature=0.8))
     """How it is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    step_seconds: float = 900.0
+    """With many processes: when none of them has moved for so long, in a step, a batch of an evaluation or a save, the run is
+    ended, and which process is missing is said. Outlast the longest pause that is none of a hung device or network."""
+
+    def __post_init__(self) -> None:
+        if self.step_seconds <= 0:
+            raise ValueError(f"watch.step_seconds must be above 0: got {self.step_seconds:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +58,7 @@ class Recipe:
     log: LogConfig = LogConfig()
     profile: ProfileConfig = ProfileConfig()
     sample: SampleConfig = SampleConfig()
+    watch: WatchConfig = WatchConfig()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate"):
@@ -59,8 +71,16 @@ class Recipe:
                 f"accumulate must divide batch_size: got accumulate={self.accumulate}, batch_size={self.batch_size}"
             )
         self.objective.check(self.model, self.data, self.loss)
+        self._check_mesh()
         if self.mesh.explicit and self.optimizer.name == "muon":
             raise ValueError("optimizer.name=muon needs mesh.explicit=False: Optax's muon has no explicit layouts")
+
+    def _check_mesh(self) -> None:
+        """Refuses sizes that the mesh cannot split evenly; that there are devices enough is seen when the run starts."""
+        time = () if isinstance(self.data, ImageDataConfig) else (AxisSize("time", "data.seq_len", self.data.seq_len),)
+        check_divides(self.mesh, (*self.model.axis_sizes(), *time))
+        microbatches = self.model.microbatches if isinstance(self.model, TransformerConfig) else None
+        check_batch(self.mesh, self.batch_size, self.accumulate, microbatches)
 
 
 STACKS = ("model", "model.encoder", "model.decoder")
@@ -71,8 +91,13 @@ MAY_CHANGE = (
     "run_dir",
     "accumulate",
     "on_nonfinite",
-    *(f"{stack}.{field}" for stack in STACKS for field in ("layer_loop", "norm_barrier", "remat")),
+    *(
+        f"{stack}.{field}"
+        for stack in STACKS
+        for field in ("layer_loop", "norm_barrier", "attention_kernel", "microbatches", "remat")
+    ),
     "loss.chunk",
+    "optimizer.state_memory",
     "data.data_dir",
     "data.num_workers",
     "data.prefetch",
@@ -82,6 +107,7 @@ MAY_CHANGE = (
     "log",
     "profile",
     "sample",
+    "watch",
 )
 """Fields, or groups of them, that a run may change when it goes on and still be the same run: how far, where and in which
 pieces it computes, and what it writes. All others would make it another run."""

@@ -4,6 +4,11 @@ Without a mesh these functions do nothing. On an Auto mesh they pin layouts for 
 layout is part of the type, and a slip is an error while tracing.
 """
 
+import functools
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -39,8 +44,45 @@ def shard(x: Array, *names: str | None) -> Array:
 
 
 def gather(parameter: Array, *names: str | None) -> Array:
-    """A stored parameter in the layout it is computed with: gathered over `fsdp`, still split over `tensor`."""
-    return shard(parameter, *names)
+    """A stored parameter in the layout it is computed with: gathered over `fsdp`, still split over `tensor`. Its gradient is
+    summed into the stored layout: each device receives its own part of the sum and no more. On an Auto mesh JAX refuses
+    forward-mode differentiation (`jax.jvp`) of it, as of `einsum` with a `dtype`."""
+    mesh = current_mesh()
+    if mesh is None:
+        return parameter
+    computed = spec(names, parameter.shape, mesh)
+    if is_explicit(mesh):
+        return jax.sharding.reshard(parameter, computed)
+    return _gathered(parameter, computed, spec(names, parameter.shape, mesh, stored=True))
+
+
+def gather_activation(x: Array, apart: tuple[str | None, ...], whole: tuple[str | None, ...]) -> Array:
+    """An activation laid out as logical axes `apart`, in the layout `whole`. As with `gather`, each device receives its own
+    part of the gradient and no more."""
+    mesh = current_mesh()
+    if mesh is None:
+        return x
+    if is_explicit(mesh):
+        return jax.sharding.reshard(x, spec(whole, x.shape, mesh))
+    return _gathered(x, spec(whole, x.shape, mesh), spec(apart, x.shape, mesh))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(parameter: Array, computed: PartitionSpec, stored: PartitionSpec) -> Array:
+    # The first constraint keeps the compiler from gathering what the parameter was converted from, twice as many bytes.
+    parameter = jax.lax.with_sharding_constraint(parameter, stored)
+    return jax.lax.with_sharding_constraint(parameter, computed)
+
+
+def _forward(parameter: Array, computed: PartitionSpec, stored: PartitionSpec) -> tuple[Array, None]:
+    return _gathered(parameter, computed, stored), None
+
+
+def _backward(computed: PartitionSpec, stored: PartitionSpec, _: None, gradient: Array) -> tuple[Array]:
+    return (jax.lax.with_sharding_constraint(gradient, stored),)
+
+
+_gathered.defvjp(_forward, _backward)
 
 
 def einsum(
@@ -50,12 +92,13 @@ def einsum(
 
     Args:
       out: one logical axis for each letter of the result; a contraction over a split axis then becomes a sum over devices.
-      dtype: accumulate in and return this type; the operands' type by default.
+      dtype: accumulate in and return this type; the operands' type by default. Gradients are products of the operands' type
+        then, too: an accelerator multiplies float32 many times slower.
       precision: "highest" where an accelerator would multiply float32 in fewer bits.
     """
     mesh = current_mesh()
     if mesh is None:
-        return jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision)
+        return _multiply(equation, None, dtype, precision, *operands)
     inputs, letters_out = equation.split("->")
     sizes = {
         letter: size
@@ -64,6 +107,72 @@ def einsum(
     }
     partition = spec(out, [sizes[letter] for letter in letters_out], mesh)
     if is_explicit(mesh):
-        return jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision, out_sharding=partition)
-    result = jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision)
-    return jax.lax.with_sharding_constraint(result, partition)
+        return _multiply(equation, partition, dtype, precision, *operands)
+    return jax.lax.with_sharding_constraint(_multiply(equation, None, dtype, precision, *operands), partition)
+
+
+def _multiply(
+    equation: str, partition: PartitionSpec | None, dtype: jnp.dtype | None, precision: str | None, *operands: Array
+) -> Array:
+    own = jnp.result_type(*operands)
+    if dtype is None or dtype == own:
+        return jnp.einsum(equation, *operands, precision=precision, out_sharding=partition)
+    return _widened(equation, partition, dtype, precision, *(operand.astype(own) for operand in operands))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _widened(
+    equation: str, partition: PartitionSpec | None, dtype: jnp.dtype, precision: str | None, *operands: Array
+) -> Array:
+    return jnp.einsum(equation, *operands, preferred_element_type=dtype, precision=precision, out_sharding=partition)
+
+
+def _widened_forward(equation, partition, dtype, precision, *operands):
+    return _widened(equation, partition, dtype, precision, *operands), operands
+
+
+def _widened_backward(equation, partition, dtype, precision, operands, cotangent):
+    multiply = lambda *operands: jnp.einsum(equation, *operands, precision=precision, out_sharding=partition)  # noqa: E731
+    return jax.vjp(multiply, *operands)[1](cotangent.astype(operands[0].dtype))
+
+
+_widened.defvjp(_widened_forward, _widened_backward)
+
+
+def map_shards(function: Callable, given: Any, out: Any, axes: Collection[str] | None = None) -> Callable:
+    """`jax.shard_map` on the current mesh, where it may stand inside another one.
+
+    Args:
+      axes: mesh axes that the function sees taken apart. By default all that are not already.
+    """
+    mesh = current_mesh()
+    assert mesh is not None
+    free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
+    names = free if axes is None else set(axes)
+    return jax.shard_map(function, in_specs=given, out_specs=out, axis_names=names, check_vma=False)
+
+
+def scatter_sum(x: Array, axes: str | tuple[str, ...], dimension: int) -> Array:
+    """Inside `map_shards`: the sum over mesh axes, of which each device keeps its part along a dimension."""
+    mesh = current_mesh()
+    assert mesh is not None
+    if not is_explicit(mesh):
+        return jax.lax.psum_scatter(x, axes, scatter_dimension=dimension, tiled=True)
+    names = (axes,) if isinstance(axes, str) else axes  # JAX cannot do that beside Explicit axes yet
+    size = x.shape[dimension] // math.prod(mesh.shape[name] for name in names)
+    start = jax.lax.axis_index(names) * size
+    return jax.lax.dynamic_slice_in_dim(jax.lax.psum(x, names), start, size, axis=dimension)
+
+
+def gather_parts(x: Array, axis: str) -> Array:
+    """Inside `map_shards`: [n, ...] of each of P devices along a mesh axis as [P n, ...] on all of them."""
+    mesh = current_mesh()
+    assert mesh is not None
+    if not is_explicit(mesh):
+        return jax.lax.all_gather(x, axis, axis=0, tiled=True)
+    if x.dtype == jnp.bool_:  # JAX cannot do that beside Explicit axes yet, but it can sum
+        return gather_parts(x.astype(jnp.int8), axis).astype(jnp.bool_)
+    parts = mesh.shape[axis]
+    here = jnp.expand_dims(jnp.arange(parts) == jax.lax.axis_index(axis), tuple(range(1, x.ndim + 1)))
+    apart = jax.lax.psum(jnp.where(here, x[None], jnp.zeros_like(x)[None]), axis)
+    return apart.reshape(parts * x.shape[0], *x.shape[1:])

@@ -1,22 +1,35 @@
-"""The device mesh: how many ways to split over data, parameters (fsdp) and tensors."""
+"""The device mesh: how many ways to split over copies of the model, its layers, the batch, parameters, experts, the sequence
+and tensors."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from jaxllm.sharding.axes import MESH_AXES, RULES
+from jaxllm.sharding.axes import BATCH_AXES, MESH_AXES
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
+    replica: int = 1
+    """Groups of devices that hold the model once each and exchange nothing but gradients, once a step: one for each slice of
+    a multi-slice machine."""
+    stage: int = 1
+    """Parts into which the layers are split, one after the other; the batch passes through them in parts
+    (`model.microbatches`), and outside the layers is split over them."""
     data: int | None = None
     """Copies of the model, each on its share of the batch. By default as many as the devices and the batch size allow."""
     fsdp: int = 1
     """Parts into which parameters, gradients and optimizer state are spread; the batch is split over it, too."""
+    expert: int = 1
+    """Parts into which the experts are split; the batch is split over it, too."""
+    context: int = 1
+    """Parts into which each sequence is split."""
     tensor: int = 1
     """Parts into which heads, the feed-forward width and the vocabulary are split."""
     explicit: bool = False
@@ -34,53 +47,71 @@ class MeshError(ValueError):
 
 
 def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with axes data, fsdp and tensor over this machine's devices.
+    """A mesh with the axes of `MESH_AXES` over this machine's devices.
 
     Args:
-      batch_size: examples a step. Bounds the default of `data` to a number that divides it, and is checked.
+      batch_size: examples that are computed at once. Bounds the default of `data` to a number that divides it, and is checked.
+      devices: others than this machine's, to plan for.
 
     Raises:
-      ValueError: more devices asked for than there are, or a batch that does not divide.
+      MeshError: more devices asked for than there are, a batch that does not divide, slices that the mesh does not fit.
     """
     devices = list(jax.devices() if devices is None else devices)
-    inner = config.fsdp * config.tensor
-    data = config.data
-    if data is None:
-        data = max(1, len(devices) // inner)
-        while batch_size is not None and data > 1 and batch_size % (data * config.fsdp):
-            data -= 1
-    needed = data * inner
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    if config.data is None:
+        sizes["data"] = _default_data(sizes, len(devices), batch_size)
+    needed = math.prod(sizes.values())
     if needed > len(devices):
         hint = f" (or set JAX_NUM_CPU_DEVICES={needed} to try it on virtual devices)" if _all_cpu(devices) else ""
         raise MeshError(
-            f"mesh data={data} x fsdp={config.fsdp} x tensor={config.tensor} needs {needed} devices: this machine has "
-            f"{len(devices)} ({devices[0].device_kind}); choose sizes whose product is at most {len(devices)}{hint}"
+            f"mesh {_product(sizes)} needs {needed} devices: this machine has {len(devices)} ({devices[0].device_kind}); "
+            f"choose sizes whose product is at most {len(devices)}{hint}"
         )
-    if batch_size is not None and batch_size % (data * config.fsdp):
+    rows = {axis: sizes[axis] for axis in BATCH_AXES if sizes[axis] > 1 or axis in ("data", "fsdp")}
+    if batch_size is not None and batch_size % math.prod(rows.values()):
         raise MeshError(
-            f"mesh.data x mesh.fsdp must divide batch_size: got {data} x {config.fsdp} and batch_size={batch_size}; "
+            f"{' x '.join(f'mesh.{axis}' for axis in rows)} must divide batch_size: got "
+            f"{' x '.join(map(str, rows.values()))} and batch_size={batch_size}; "
             f"products that work: {_divisors(batch_size, len(devices))}"
         )
-    grid = np.array(devices[:needed]).reshape(data, config.fsdp, config.tensor)
     kind = AxisType.Explicit if config.explicit else AxisType.Auto
-    return Mesh(grid, MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
+    return Mesh(_grid(sizes, devices[:needed]), MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
 
 
-def check_divides(mesh: Mesh, sizes: dict[str, tuple[str, int]]) -> None:
-    """Refuses a model that the mesh cannot split evenly.
+def _default_data(sizes: dict[str, Any], count: int, batch_size: int | None) -> int:
+    others = math.prod(size for axis, size in sizes.items() if axis != "data")
+    rows = math.prod(sizes[axis] for axis in BATCH_AXES if axis != "data")
+    data = max(1, count // others)
+    while batch_size is not None and data > 1 and batch_size % (data * rows):
+        data -= 1
+    return data
 
-    Args:
-      sizes: for a logical axis, the config field that sets its size, and the size.
-    """
-    for axis, (field, size) in sizes.items():
-        rule = RULES[axis]
-        for mesh_axis in () if rule.may_replicate else rule.stored:
-            parts = mesh.shape[mesh_axis]
-            if size % parts:
-                raise MeshError(
-                    f"mesh.{mesh_axis} must divide {field}: got {mesh_axis}={parts}, {field}={size}; "
-                    f"sizes that work: {_divisors(size, mesh.devices.size)}"
-                )
+
+def _grid(sizes: dict[str, int], devices: list[Any]) -> np.ndarray:
+    """The devices so that neighbours along the mesh's last axes are neighbours in the machine."""
+    shape = tuple(sizes.values())
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(shape)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    across, left = [], slices
+    for axis in MESH_AXES:
+        part = math.gcd(left, sizes[axis]) if axis in ("replica", "stage") else 1
+        across.append(part)
+        left //= part
+    if left > 1:
+        raise MeshError(
+            f"mesh.replica x mesh.stage must be a multiple of the {slices} slices, which a slow network joins: got "
+            f"{sizes['replica']} x {sizes['stage']}; set mesh.replica={slices} for a copy of the model on each slice"
+        )
+    inside = [size // part for size, part in zip(shape, across, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+
+
+def _product(sizes: dict[str, int]) -> str:
+    shown = {axis: size for axis, size in sizes.items() if size > 1 or axis in ("data", "fsdp", "tensor")}
+    return " x ".join(f"{axis}={size}" for axis, size in shown.items())
 
 
 def _divisors(size: int, limit: int) -> str:

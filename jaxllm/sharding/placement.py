@@ -1,11 +1,12 @@
 """Shardings of whole trees, from one abstract tree and its logical axes."""
 
+import math
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxllm.sharding.axes import Axes, spec
+from jaxllm.sharding.axes import BATCH_AXES, Axes, spec
 
 
 def use_mesh(mesh: Mesh):
@@ -17,9 +18,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Parts into which the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The layout of every array of a batch: rows over data and fsdp."""
-    split = tuple(axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1)
+    """The layout of every array of a batch: split by rows."""
+    split = tuple(axis for axis in BATCH_AXES if mesh.shape[axis] > 1)
     return NamedSharding(mesh, PartitionSpec(split or None))
 
 

@@ -4,6 +4,8 @@ import signal
 import threading
 from types import FrameType
 
+from jaxllm.distributed import agreed_stop
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -11,12 +13,12 @@ class Interrupt:
     """Notes a stop signal, so that the loop can finish its step and save. A second signal acts at once.
 
     with Interrupt() as interrupt:
-        while not interrupt.requested: ...
+        while not interrupt.after(step): ...
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
-        """Name of the signal that came, or None."""
+        """Name of the signal that came to this process, or None."""
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -27,6 +29,11 @@ class Interrupt:
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def after(self, step: int) -> str | None:
+        """The signal because of which the run stops after this step, or None; the same on all processes of a run, whichever
+        of them it came to. To be called once a step."""
+        return agreed_stop(step, self.requested)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number).name

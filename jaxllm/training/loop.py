@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxllm.checkpoint import SaveError, Store
+from jaxllm.distributed import beat
 from jaxllm.hardware import ProfileWindow, StepTimer
 from jaxllm.training.interrupt import Interrupt
 from jaxllm.training.loss import Batch
@@ -101,29 +102,35 @@ def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrup
     ended = "finished"
     for step in range(progress.step + 1, loop.steps + 1):
         loop.profile.before(step)
-        state, metrics = loop.train_step(state, next(loop.batches))
+        beat(step, "waiting for its data")
+        batch = next(loop.batches)
+        beat(step, "in the step")
+        state, metrics = loop.train_step(state, batch)
         loop.profile.after(step, metrics)
         loop.pending.append((step, metrics))
         progress.step, progress.examples = step, step * loop.batch_size
-        stop, last = interrupt.requested, step == loop.steps
+        stop, last = interrupt.after(step), step == loop.steps
         look = last or step % loop.config.every == 0
         save = last or step % loop.checkpoint_every == 0 or stop is not None
         if look or save or step % loop.log.config.every == 0 or step == 1:
             _catch_up(loop, progress)
         validation = None
         if look and loop.evaluate is not None:
+            beat(step, "evaluating")
             with loop.timer.paused():
                 validation, improved = _evaluate(loop, state, progress)
             save = save or (improved and loop.keep_best)
         enough = out_of_patience(loop.config, progress)
         ends = last or enough or stop is not None
         if save or enough:
+            beat(step, "saving")
             with loop.timer.paused():
                 _save(loop, state, progress, validation, must_succeed=ends)
         if ends:
             ended = "finished" if last else stop or "patience"
             break
     loop.profile.close()
+    beat(progress.step, "saving")
     loop.store.wait()
     _warn_of_failures(loop)
     return state, ended
@@ -193,12 +200,14 @@ def _save(
     try:
         loop.store.save(progress.step, state, {"progress": vars(progress).copy(), **loop.identity}, metrics=validation)
     except SaveError as error:
-        if must_succeed:
+        if must_succeed or not error.agreed:
             raise
         loop.log.message(f"warning: {error}. Training goes on")
 
 
 def _warn_of_failures(loop: Loop) -> None:
-    """Says what went wrong in the background since the last look."""
+    """Says what went wrong in the background since the last look; raises what the run cannot outlive."""
     while (failure := loop.store.failure()) is not None:
+        if not failure.agreed:
+            raise failure
         loop.log.message(f"warning: {failure}")

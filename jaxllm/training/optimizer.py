@@ -10,6 +10,7 @@ from jax import Array
 from optax import contrib
 
 from jaxllm.sharding import einsum
+from jaxllm.training.rounded import rounded
 
 F32 = jnp.dtype(jnp.float32)
 
@@ -58,6 +59,12 @@ class OptimizerConfig:
     """Nesterov momentum, for sgd and muon."""
     clip_norm: float | None = 1.0
     """Scale the gradient down to this global norm. None does not."""
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which moments are kept between steps; bfloat16 halves them, and is rounded up or down at random. Parameters, and
+    their average, keep their own type."""
+    state_memory: Literal["device", "host"] = "device"
+    """Where moments wait between steps; in the host's memory they take none of the device's but while the optimizer computes,
+    and travel there and back in each step."""
     ema: float | None = None
     """Decay of an average of the parameters, which evaluation then uses. By default none is kept."""
 
@@ -103,7 +110,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> tuple[optax.GradientT
     parts: list[optax.GradientTransformation] = []
     if config.clip_norm is not None:
         parts.append(clip_by_global_norm(config.clip_norm))
-    parts.append(_update_rule(config, schedule))
+    rule = _update_rule(config, schedule)
+    parts.append(rounded(rule) if config.state_dtype == "bfloat16" else rule)
     if config.ema is not None:
         parts.append(average_params(config.ema))
     return optax.chain(*parts), schedule

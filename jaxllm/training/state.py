@@ -1,6 +1,6 @@
 """What changes from step to step, and where each piece of it lives."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ from jax.sharding import Mesh
 
 from jaxllm.models import Model, abstract_params, init_params
 from jaxllm.sharding import replicated, shardings_for, use_mesh
+
+HOST = "pinned_host"
+"""JAX's name of the host memory that a device reads and writes by itself."""
 
 
 class TrainState(NamedTuple):
@@ -21,8 +24,14 @@ class TrainState(NamedTuple):
     """The optimizer's state, the average of parameters included when there is one."""
 
 
-def abstract_state(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state as shapes, types and shardings: what init computes, restore fills in, and the step expects."""
+def abstract_state(
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, memory: Literal["device", "host"] = "device"
+) -> TrainState:
+    """The state as shapes, types and shardings: what init computes, restore fills in, and the step expects.
+
+    Args:
+      memory: where the optimizer's moments wait between steps.
+    """
     params, axes = abstract_params(model)
     placement = shardings_for(params, axes, mesh)
     shapes = jax.eval_shape(lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params)
@@ -34,9 +43,10 @@ def abstract_state(model: Model, optimizer: optax.GradientTransformation, mesh: 
         keys = _keys(path)
         owner = next((keys[i:] for i in range(len(keys)) if keys[i:] in by_path), None)
         like_param = owner is not None and sizes[owner] == leaf.shape
-        return jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=by_path[owner] if like_param and owner else replicated(mesh)
-        )
+        sharding = by_path[owner] if like_param and owner else replicated(mesh)
+        if memory == "host" and keys[0] == "opt_state" and "average" not in keys and leaf.ndim > 0:
+            sharding = sharding.with_memory_kind(HOST)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(place, shapes)
 

@@ -1,5 +1,6 @@
 """One optimizer step, and one evaluation step: pure functions, jitted once at the edge."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -7,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxllm.sharding import batch_sharding, replicated, use_mesh
-from jaxllm.training.loss import Batch, Loss, LossSums
+from jaxllm.training.cross_entropy import LossSums
+from jaxllm.training.loss import Batch, Loss
 from jaxllm.training.optimizer import global_norm
-from jaxllm.training.state import TrainState
+from jaxllm.training.state import HOST, TrainState
 
 Metrics = dict[str, Array]
 
@@ -23,7 +25,6 @@ def make_train_step(
     schedule: optax.Schedule,
     *,
     key: Array,
-    z_loss: float = 0.0,
     accumulate: int = 1,
     on_nonfinite: Literal["stop", "skip"] = "stop",
     dropout: bool = False,
@@ -43,7 +44,7 @@ def make_train_step(
 
         def total(params: Any) -> tuple[Array, LossSums]:
             sums = loss(params, batch, key)
-            return sums.cross_entropy + z_loss * sums.z + sums.aux, sums
+            return sums.total, sums
 
         (_, sums), grads = jax.value_and_grad(total, has_aux=True)(params)
         return sums, grads
@@ -101,22 +102,37 @@ def make_eval_step(loss: Loss) -> Callable[[Any, Batch], Metrics]:
     return eval_step
 
 
-def compile_train_step(
+TPU_OPTIONS = {"xla_jf_bf16_propagation": "false"}
+"""Without this, the compiler keeps a bfloat16 copy of all layers' float32 parameters through the whole step."""
+
+
+def lower_train_step(
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
     abstract: TrainState,
     abstract_batch: Any,
     mesh: Mesh,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step compiled for this mesh, ahead of its first call; the state is donated."""
+) -> jax.stages.Lowered:
+    """The step for this mesh, ready to be compiled ahead of its first call; the state is donated. What of it waits in the
+    host's memory is fetched and brought back by the step."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    @functools.wraps(train_step)
+    def fetched(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return train_step(jax.tree.map(_on_device, state, shardings), batch)
+
     with use_mesh(mesh):
         jitted = jax.jit(
-            train_step,
+            fetched,
             in_shardings=(shardings, batch_sharding(mesh)),
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
+            compiler_options=TPU_OPTIONS if mesh.devices.flat[0].platform == "tpu" else None,
         )
-        return jitted.lower(abstract, abstract_batch).compile()
+        return jitted.lower(abstract, abstract_batch)
+
+
+def _on_device(x: Array, sharding: NamedSharding) -> Array:
+    return jax.device_put(x, sharding.with_memory_kind("device")) if sharding.memory_kind == HOST else x
 
 
 def jit_eval_step(eval_step: Callable[[Any, Batch], Metrics], abstract_params: Any, mesh: Mesh) -> Callable:

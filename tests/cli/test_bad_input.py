@@ -55,13 +55,13 @@ def fails(tmp_path, capsys):
         (["train", SHAKESPEARE, "--model.num-heads", "7"], "num_heads must divide embed_dim: got embed_dim=128, num_heads=7"),
         (
             ["train", SHAKESPEARE, "--mesh.data", "5"],
-            "mesh.data x mesh.fsdp must divide batch_size: got 5 x 1 and",
+            "mesh.data must divide batch_size: got data=5, batch_size=12; sizes that work: 1, 2, 3, 4, 6, 12",
         ),
         (
             ["train", SHAKESPEARE, "--mesh.tensor", "8"],
             "mesh.tensor must divide model.num_heads: got tensor=8, model.num_heads=4",
         ),
-        (["train", SHAKESPEARE, "--mesh.data", "16"], "needs 16 devices: this machine has 8"),
+        (["train", SHAKESPEARE, "--batch-size", "16", "--mesh.data", "16"], "needs 16 devices: this machine has 8"),
         (["train", SHAKESPEARE, "--data.seq-len", "65"], "data.seq_len must not exceed model.context_len: got 65 and 64"),
         (["train", SHAKESPEARE, "--data.dataset", "no_such_set"], "no data set 'no_such_set'"),
         (["train", SHAKESPEARE, "--data.validation-split", "valid"], "no split 'valid'"),

@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from jaxllm.data import RowSource, TokenizerConfig, eval_batches, train_batches
 TEXTS = [f"document {i} " + "abc xyz " * (i % 7) for i in range(60)]
 
 
-def take(source: RowSource, count: int, **options: int) -> list[dict[str, np.ndarray]]:
+def take(source: RowSource, count: int, **options: Any) -> list[dict[str, np.ndarray]]:
     batches = train_batches(source, **options)
     taken = list(itertools.islice(batches, count))
     batches.close()
@@ -39,9 +40,17 @@ def test_same_stream_for_any_number_of_processes(open_texts, packing: str):
     count = 2 * source.rows_per_epoch // 8 + 2  # over two borders of epochs
     whole = take(source, count, batch_size=8)
     for processes in (2, 4):
-        parts = [take(source, count, batch_size=8, process_index=k, process_count=processes) for k in range(processes)]
+        each = 8 // processes
+        parts = [take(source, count, batch_size=8, rows=range(k * each, (k + 1) * each)) for k in range(processes)]
         joined = [{n: np.concatenate([p[n] for p in batch]) for n in batch[0]} for batch in zip(*parts, strict=True)]
         assert same(whole, joined)
+
+
+def test_rows_that_are_apart(open_texts):
+    """As where the devices of a process are not neighbours in the mesh."""
+    source = open_texts(TEXTS).train
+    for whole, part in zip(take(source, 9, batch_size=8), take(source, 9, batch_size=8, rows=[0, 1, 5]), strict=True):
+        assert same([{name: value[[0, 1, 5]] for name, value in whole.items()}], [part])
 
 
 def test_same_stream_for_any_number_of_workers(open_texts):
@@ -87,7 +96,7 @@ def test_evaluation_weights_add_up(open_texts, packing: str, across: bool):
     assert all(batch["tokens"].shape == (4, 16) for batch in batches)
     weight = sum(batch["loss_weights"].sum() for batch in batches)
     assert weight == source.table.num_tokens - source.table.num_documents
-    parts = [list(eval_batches(source, batch_size=4, process_index=k, process_count=2)) for k in (0, 1)]
+    parts = [list(eval_batches(source, batch_size=4, rows=rows)) for rows in (range(2), range(2, 4))]
     assert len(parts[0]) == len(parts[1]) == len(batches)
     assert same(batches, [{n: np.concatenate([a[n], b[n]]) for n in a} for a, b in zip(*parts, strict=True)])
 
@@ -133,10 +142,10 @@ def test_rows_name_their_tokens(open_texts):
 
 def test_errors(open_texts):
     data = open_texts(TEXTS)
-    with pytest.raises(ValueError, match="multiple of the 3 processes: got 8"):
-        train_batches(data.train, batch_size=8, process_count=3)
-    with pytest.raises(ValueError, match=r"process_index must be in 0\.\.1: got 2"):
-        eval_batches(data.train, batch_size=8, process_index=2, process_count=2)
+    with pytest.raises(ValueError, match=r"rows must be numbers from 0 to 7, ascending: got \[0, 8\]"):
+        train_batches(data.train, batch_size=8, rows=[0, 8])
+    with pytest.raises(ValueError, match=r"ascending: got \[3, 2\]"):
+        eval_batches(data.train, batch_size=8, rows=[3, 2])
     with pytest.raises(ValueError, match="examples consumed, from 0: got -1"):
         train_batches(data.train, batch_size=8, start=-1)
     with pytest.raises(ValueError, match="needs a source with a seed"):

@@ -67,6 +67,16 @@ def test_a_cache_folder_that_the_user_gave_jax_stays(cache):
     assert in_process(JAX_COMPILATION_CACHE_DIR=str(cache / "mine"))[3] == str(cache / "mine")
 
 
+def test_a_tpu_that_is_not_there_is_not_looked_for(cache, monkeypatch):
+    """With libtpu, for planning: without set_up(), JAX would start its client, which complains at length."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    show = "import json, jax, os; jax.devices(); print(json.dumps([os.environ.get('JAX_PLATFORMS'), 'libtpu' in sys.modules]))"
+    start = "import importlib.machinery, importlib.util, sys; find = importlib.util.find_spec\n"
+    start += "fake = importlib.machinery.ModuleSpec('libtpu', None)\n"
+    start += "importlib.util.find_spec = lambda name, *more: fake if name == 'libtpu' else find(name, *more)\n"
+    assert in_process(start + "from jaxllm.hardware import set_up\nset_up()\n" + show) == ["cpu", False]
+
+
 def test_too_late_is_said(cache):
     reason = in_process("import jax; jax.devices()\n" + SCRIPT)[2]
     assert reason == "JAX had chosen its devices before set_up() ran"

@@ -18,7 +18,7 @@ OPTIONS: dict[str, dict] = {
     "gpt2": dict(layer_loop="unroll", position_offset=2),
     "post_norm": dict(norm_placement="post", final_norm=True, position="sinusoidal", activation="gelu"),
     "no_biases": dict(norm_bias=False, bias=False, attention_output_bias=True, position="sinusoidal", sinusoids="concatenated",
-                      position_offset=2, activation="relu", remat="full"),
+                      position_offset=2, activation="relu", remat="block"),
     "llama": dict(norm="rms_norm", position="rotary", activation="swiglu", bias=False, num_kv_heads=2, head_dim=12,
                   tie_embeddings=False, rope_theta=100.0, rope_scaling=RopeScaling(
                       kind="llama3", factor=4.0, original_context_len=16, low_frequency_factor=0.1, high_frequency_factor=2.0)),

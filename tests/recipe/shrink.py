@@ -12,13 +12,14 @@ from jaxllm.data import ImageDataConfig
 from jaxllm.data.tfds_builder import Features, Image, Label, write_set
 from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig
 from jaxllm.recipe import Recipe
+from jaxllm.sharding.axes import MESH_AXES
 from jaxllm.training.objectives import SequenceToSequence
 
 SEQ_LEN = 32
 
 
 def shrunk(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe, small, on two devices, with its data sets in a folder."""
+    """The recipe, small, with two parts along each axis of its mesh, and with its data sets in a folder."""
     chunk = dataclasses.replace(recipe.loss, chunk=recipe.loss.chunk and 8)
     objective: Any = recipe.objective
     if isinstance(objective, SequenceToSequence):
@@ -34,7 +35,9 @@ def shrunk(recipe: Recipe, folder: Path) -> Recipe:
         loss=chunk,
         optimizer=optimizer,
         batch_size=8 * recipe.accumulate,
-        mesh=dataclasses.replace(recipe.mesh, data=2),
+        mesh=dataclasses.replace(
+            recipe.mesh, data=2, **{axis: 2 for axis in MESH_AXES if (getattr(recipe.mesh, axis) or 0) > 1}
+        ),
     )
 
 
@@ -48,7 +51,9 @@ def _model(model: ModelConfig) -> ModelConfig:
 
 def _stack(stack: TransformerConfig) -> TransformerConfig:
     heads = dict(num_heads=4, num_kv_heads=2 if stack.num_kv_heads else None)
-    narrow = dict(vocab_size=None, num_layers=2, embed_dim=16, head_dim=None, ffw_dim=24, context_len=SEQ_LEN)
+    narrow: dict[str, Any] = dict(vocab_size=None, num_layers=2, embed_dim=16, head_dim=None, ffw_dim=24, context_len=SEQ_LEN)
+    if stack.window is not None:
+        narrow |= dict(window=8, full_attention_layers=(1,) if stack.full_attention_layers else ())
     return dataclasses.replace(stack, layer_loop="scan", **narrow, **heads)  # type: ignore[arg-type]
 
 

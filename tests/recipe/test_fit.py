@@ -124,10 +124,10 @@ def break_batches(monkeypatch, first: int, last: int):
 
         return broken
 
-    def marking_place(job, batch):
+    def marking_place(job, batch, batch_size):
         is_training = len(batch["tokens"]) == 8
         mark = 1000 if is_training and first <= next(steps) <= last else 0
-        return place(job, {**batch, "tokens": batch["tokens"] + np.int32(mark)})
+        return place(job, {**batch, "tokens": batch["tokens"] + np.int32(mark)}, batch_size)
 
     monkeypatch.setattr(CausalLM, "make_loss", make_broken_loss)
     monkeypatch.setattr(assemble_module.Job, "_place", marking_place)
@@ -200,14 +200,14 @@ class TestFullDisk:
     """The check for free space says there is none, at some steps."""
 
     def fit(self, folder, monkeypatch, full_at):
-        real = Store._make_room
+        real = Store._clear
 
-        def make_room(store, step, size):
+        def clear(store, step, size):
             if step in full_at:
                 raise OSError(errno.ENOSPC, "No space left on device")
             real(store, step, size)
 
-        monkeypatch.setattr(Store, "_make_room", make_room)
+        monkeypatch.setattr(Store, "_clear", clear)
         return fit(tiny.config(run_dir=str(folder), checkpoint=CheckpointConfig(every=4, keep_best=0)))
 
     def test_on_the_way_the_run_goes_on(self, tmp_path, monkeypatch, capsys):

@@ -32,7 +32,7 @@ def loss_curve() -> list[float]:
 def shardings(name: str) -> str:
     """Each parameter on a mesh of data 2, fsdp 2, tensor 2: its shape, and what splits each dimension at rest."""
     recipe = find_recipe(f"configs/{name}.py")
-    model = make_model(resolved(recipe, FromData(65), 1).model)
+    model = make_model(resolved(recipe, FromData(65), recipe.steps).model)
     params, axes = abstract_params(model)
     mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
     names = {jax.tree_util.keystr(path): leaf.names for path, leaf in _leaves(axes)}

@@ -17,18 +17,20 @@ def drawn(seed=0):
 
 def test_label_smoothing_is_the_cross_entropy_of_the_spread_target():
     logits, targets, weights = drawn()
-    sums = cross_entropy(*map(jnp.asarray, (logits, targets, weights)), 0.1)
+    sums = cross_entropy(*map(jnp.asarray, (logits, targets, weights)), LossConfig(label_smoothing=0.1))
     log_p = np.asarray(jax.nn.log_softmax(logits.astype(np.float64)))
     spread = 0.9 * np.eye(7)[targets] + 0.1 / 7
-    assert sums.cross_entropy + sums.aux == pytest.approx(-(weights[..., None] * spread * log_p).sum(), rel=1e-5)
-    plain = cross_entropy(*map(jnp.asarray, (logits, targets, weights)))
-    assert sums.cross_entropy == plain.cross_entropy and plain.aux == 0  # the loss that is reported is without it
+    assert sums.total == pytest.approx(-(weights[..., None] * spread * log_p).sum(), rel=1e-5)
+    plain = cross_entropy(*map(jnp.asarray, (logits, targets, weights)), LossConfig())
+    assert (
+        sums.cross_entropy == plain.cross_entropy and plain.total == plain.cross_entropy
+    )  # the loss that is reported is without it
 
 
 def test_correct_counts_the_targets_that_are_most_likely():
     logits, targets, weights = drawn(1)
     targets[0] = logits[0].argmax(-1)
-    sums = cross_entropy(*map(jnp.asarray, (logits, targets, weights)))
+    sums = cross_entropy(*map(jnp.asarray, (logits, targets, weights)), LossConfig())
     assert sums.correct == pytest.approx((weights * (logits.argmax(-1) == targets)).sum(), rel=1e-6)
     assert 0 < sums.correct < sums.weight
 
@@ -50,9 +52,12 @@ def test_routers_are_asked_for_balance(chunk):
     sums = make_loss(model, LossConfig(chunk=chunk))(params, batch, None)
     output = model.apply({"params": params}, batch["tokens"], segment_ids=jnp.asarray(there))
     balance, z = router_losses(output.router_logits, jnp.asarray(there, jnp.float32), experts)  # type: ignore[union-attr]
-    assert float(sums.aux) == pytest.approx(15 * float(0.5 * balance + 0.25 * z), rel=1e-5) and sums.weight == 15
+    assert (
+        float(sums.total - sums.cross_entropy) == pytest.approx(15 * float(0.5 * balance + 0.25 * z), rel=1e-5)
+        and sums.weight == 15
+    )
     plain = make_loss(Transformer(config), LossConfig())(params, {**batch, "tokens": batch["tokens"] * there}, None)
-    assert float(plain.aux) == pytest.approx(float(sums.aux), rel=1e-4)
+    assert float(plain.total - plain.cross_entropy) == pytest.approx(float(sums.total - sums.cross_entropy), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from jaxllm.training import (
     LossConfig,
     OptimizerConfig,
     abstract_state,
-    compile_train_step,
     cross_entropy,
     evaluation_params,
     init_state,
+    lower_train_step,
     make_loss,
     make_optimizer,
     make_train_step,
@@ -50,13 +50,11 @@ def run(steps=10, *, mesh=ONE_DEVICE, model=MODEL, optimizer=ADAMW, loss=WHOLE, 
     mesh = make_mesh(mesh, B)
     transformer = Transformer(model)
     transform, schedule = make_optimizer(optimizer, steps)
-    abstract = abstract_state(transformer, transform, mesh)
+    abstract = abstract_state(transformer, transform, mesh, optimizer.state_memory)
     key = jax.random.key(0)
     state = init_state(transformer, transform, mesh, key, abstract)
-    step = make_train_step(
-        make_loss(transformer, loss), transform, schedule, key=key, dropout=model.dropout > 0, z_loss=loss.z_loss, **options
-    )
-    compiled = compile_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), mesh)
+    step = make_train_step(make_loss(transformer, loss), transform, schedule, key=key, dropout=model.dropout > 0, **options)
+    compiled = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), mesh).compile()
     losses = []
     for number in range(steps):
         state, metrics = compiled(state, jax.device_put(make_batch(number), batch_sharding(mesh)))
@@ -109,7 +107,7 @@ def test_cross_entropy_against_numpy():
     random = np.random.default_rng(0)
     logits, targets = random.normal(size=(2, 5, 7)).astype(np.float32) * 3, random.integers(0, 7, (2, 5)).astype(np.int32)
     weights = random.random((2, 5)).astype(np.float32)
-    sums = cross_entropy(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights))
+    sums = cross_entropy(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights), LossConfig())
     log_z = np.log(np.exp(logits.astype(np.float64)).sum(-1))
     chosen = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
     assert sums.cross_entropy == pytest.approx((weights * (log_z - chosen)).sum(), rel=1e-6)
@@ -176,7 +174,7 @@ def test_every_optimizer_learns_on_a_mesh(name):
     abstract = abstract_state(transformer, transform, mesh)
     state = init_state(transformer, transform, mesh, jax.random.key(0), abstract)
     step = make_train_step(make_loss(transformer, LossConfig()), transform, schedule, key=jax.random.key(0))
-    compiled = compile_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), mesh)
+    compiled = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), mesh).compile()
     batch = jax.device_put(make_batch(0), batch_sharding(mesh))
     losses = []
     for _ in range(20):

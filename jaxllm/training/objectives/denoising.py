@@ -10,7 +10,8 @@ from jaxtyping import Bool, Int32, UInt64
 from jaxllm.data import Batch, Data, Tokenizer
 from jaxllm.data.rows import Rows
 from jaxllm.models import Model, ModelConfig
-from jaxllm.training.loss import Loss, LossConfig
+from jaxllm.training.cross_entropy import LossConfig
+from jaxllm.training.loss import Loss
 from jaxllm.training.objectives.encoder_decoder import (
     encoder_decoder_batch,
     encoder_decoder_fields,

@@ -7,9 +7,10 @@ from jax import Array
 from jaxtyping import Int32
 
 from jaxllm.data import Batch
-from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, Model, ModelConfig, Output, unembed_decoder
+from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, Model, ModelConfig, Output, decoder_unembed_parts
+from jaxllm.training.cross_entropy import LossConfig, LossSums
 from jaxllm.training.loss import Batch as DeviceBatch
-from jaxllm.training.loss import Loss, LossConfig, LossSums, token_loss, with_router_losses
+from jaxllm.training.loss import Loss, token_loss, with_router_losses
 from jaxllm.training.objectives.objective import Field
 
 
@@ -76,8 +77,8 @@ def make_encoder_decoder_loss(model: Model, config: LossConfig) -> Loss:
             dropout_key=dropout_key,
             unembed=False,
         )
-        unembed = lambda params, hidden: unembed_decoder(model.config, params, hidden)  # noqa: E731
-        sums = token_loss(unembed, config, params, output.hidden, batch["targets"], batch["loss_weights"])
+        parts = decoder_unembed_parts(model.config, params)
+        sums = token_loss(model.config.decoder, config, parts, output.hidden, batch["targets"], batch["loss_weights"])
         if output.encoder is not None:
             sums = with_router_losses(sums, model.config.encoder, output.encoder, batch["segment_ids"])
         return with_router_losses(sums, model.config.decoder, output, batch["decoder_segment_ids"])

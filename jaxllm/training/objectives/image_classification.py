@@ -15,8 +15,9 @@ from jaxllm.data.image_input import ImageInput
 from jaxllm.data.images import ImageData, ImageSource, table_input
 from jaxllm.data.rows import Rows
 from jaxllm.models import Model, ModelConfig, VisionConfig, VisionTransformer
+from jaxllm.training.cross_entropy import LossConfig, LossSums, cross_entropy
 from jaxllm.training.loss import Batch as DeviceBatch
-from jaxllm.training.loss import Loss, LossConfig, LossSums, cross_entropy
+from jaxllm.training.loss import Loss
 from jaxllm.training.objectives.examples import noise_keys
 from jaxllm.training.objectives.noise import uniforms
 from jaxllm.training.objectives.objective import AnyData, AnyDataConfig, Field, Reports
@@ -99,10 +100,10 @@ class ImageClassification:
             logits = model.apply({"params": params}, pixels, dropout_key=dropout_key).logits[:, None]  # type: ignore[union-attr]
             labels, weights = batch["labels"][:, None], batch["loss_weights"][:, None]
             if "other_labels" not in batch:
-                return cross_entropy(logits, labels, weights, config.label_smoothing)
+                return cross_entropy(logits, labels, weights, config)
             share = batch["other_share"][:, None]
-            first = cross_entropy(logits, labels, weights * (1 - share), config.label_smoothing)
-            other = cross_entropy(logits, batch["other_labels"][:, None], weights * share, config.label_smoothing)
+            first = cross_entropy(logits, labels, weights * (1 - share), config)
+            other = cross_entropy(logits, batch["other_labels"][:, None], weights * share, config)
             return LossSums(*(a + b for a, b in zip(first, other, strict=True)))
 
         return loss

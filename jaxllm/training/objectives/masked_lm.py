@@ -12,10 +12,11 @@ from jaxtyping import Bool, Int32, Int64, UInt64
 
 from jaxllm.data import Batch, Data, Tokenizer
 from jaxllm.data.rows import Rows
-from jaxllm.models import Model, ModelConfig, Output, Transformer, unembed_hidden
-from jaxllm.sharding import einsum
+from jaxllm.models import Model, ModelConfig, Output, Transformer, unembed_parts
+from jaxllm.sharding import einsum, shard
+from jaxllm.training.cross_entropy import LossConfig, LossSums
 from jaxllm.training.loss import Batch as DeviceBatch
-from jaxllm.training.loss import Loss, LossConfig, LossSums, token_loss, with_router_losses
+from jaxllm.training.loss import Loss, token_loss, with_router_losses
 from jaxllm.training.objectives.examples import Examples
 from jaxllm.training.objectives.marks import Entries, mask_id
 from jaxllm.training.objectives.noise import compact, covered, drawn_spans, geometric, uniforms
@@ -82,7 +83,6 @@ class MaskedLM:
 
     def make_loss(self, model: Model, config: LossConfig) -> Loss:
         assert isinstance(model, Transformer)
-        unembed = lambda params, hidden: unembed_hidden(model.config, params, hidden)  # noqa: E731
 
         def loss(params: Any, batch: DeviceBatch, dropout_key: Array | None) -> LossSums:
             output: Output = model.apply(  # type: ignore[assignment]
@@ -95,8 +95,11 @@ class MaskedLM:
             )
             # A product with one-hot rows instead of a gather: its gradient is no scatter, and layouts follow by themselves.
             places = jax.nn.one_hot(batch["hidden"], batch["tokens"].shape[1], dtype=output.hidden.dtype)
+            places = shard(places, "batch", None, "time")
             hidden = einsum("BCT,BTD->BCD", places, output.hidden, out=("batch", "time", "embed"))
-            sums = token_loss(unembed, config, params, hidden, batch["targets"], batch["loss_weights"])
+            sums = token_loss(
+                model.config, config, unembed_parts(model.config, params), hidden, batch["targets"], batch["loss_weights"]
+            )
             return with_router_losses(sums, model.config, output, batch["segment_ids"])
 
         return loss

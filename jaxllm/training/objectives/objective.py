@@ -8,7 +8,8 @@ from jaxllm.data import Data, DataConfig, ImageDataConfig, Tokenizer
 from jaxllm.data.images import ImageData
 from jaxllm.data.rows import Rows
 from jaxllm.models import EncoderDecoderConfig, Model, ModelConfig, TransformerConfig
-from jaxllm.training.loss import Loss, LossConfig
+from jaxllm.training.cross_entropy import LossConfig
+from jaxllm.training.loss import Loss
 
 AnyDataConfig = DataConfig | ImageDataConfig
 AnyData = Data | ImageData

@@ -9,7 +9,8 @@ from jaxtyping import UInt64
 from jaxllm.data import Batch, Data, Tokenizer
 from jaxllm.data.rows import Rows
 from jaxllm.models import Model, ModelConfig, Transformer
-from jaxllm.training.loss import Loss, LossConfig, make_loss
+from jaxllm.training.cross_entropy import LossConfig
+from jaxllm.training.loss import Loss, make_loss
 from jaxllm.training.objectives.examples import Examples
 from jaxllm.training.objectives.noise import uniforms
 from jaxllm.training.objectives.objective import AnyData, AnyDataConfig, Field, Reports, check_stack, text_config, text_fields

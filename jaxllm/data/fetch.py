@@ -1,0 +1,49 @@
+"""Data sets in a bucket: `gs://bucket/sets/stories` and whatever else fsspec reads, copied to the cache when first used.
+
+Rows are read at random places, thousands of times a second; over a network that takes a copy on the host's own disk.
+"""
+
+import hashlib
+from pathlib import Path
+
+from jaxllm.data.whole import write_whole
+from jaxllm.hardware import cache_dir
+
+
+def is_url(place: str) -> bool:
+    return "://" in place
+
+
+def fetch(url: str) -> Path:
+    """The folder at `url` on this disk; copied again where one of its files has another size or time.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: fsspec cannot read this kind of URL here.
+    """
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        needed = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}.get(url.partition("://")[0])
+        advice = f"pip install {needed}" if needed else "copy it to a disk of this host"
+        raise ValueError(f"{url} cannot be read here ({error}): {advice}") from None
+    found = files.find(path, detail=True)
+    if not found:
+        raise FileNotFoundError(f"expected a prepared TFDS data set at {url}: there is nothing, or no access to it")
+    changes = ("size", "mtime", "updated", "etag", "created")
+    state = [(name, *(str(found[name].get(key)) for key in changes)) for name in sorted(found)]
+    digest = hashlib.sha256(repr((url, state)).encode()).hexdigest()[:24]
+    folder = cache_dir() / "fetched" / digest / path.rstrip("/").rpartition("/")[2]
+    if not folder.is_dir():
+        print(f"copying {url} to {folder}", flush=True)
+        write_whole(folder, lambda work: _copy(files, path, list(found), work))
+    return folder
+
+
+def _copy(files, path: str, names: list[str], work: Path) -> None:
+    for name in names:
+        target = work / name.removeprefix(path).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, str(target))

@@ -1,0 +1,137 @@
+"""What process 0 knows of all processes, and what it decides for them."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxllm.distributed.line import Message
+
+PULSE_SECONDS = 2.0
+"""Between two signs of life of a process."""
+SILENT_SECONDS = 5 * PULSE_SECONDS
+"""After this long without one, a process is called silent where somebody has to be named."""
+
+RESTART = "start all processes again to go on from the newest checkpoint"
+
+
+class Place(NamedTuple):
+    """Where the main thread of a process is."""
+
+    step: int = 0
+    """The step it works on; 0 before the first."""
+    doing: str = "starting"
+    """In a few words."""
+    limited: bool = False
+    """Whether that must end within the time a step may take."""
+    beats: int = 0
+    """Counts up with each sign that the main thread goes on."""
+
+    def words(self) -> str:
+        return f"{self.doing} (step {self.step})" if self.step else self.doing
+
+
+class Leader:
+    """The others' messages come in through `hear` and `lose`; what it decides goes out through `tell(index, message)`."""
+
+    def __init__(self, names: list[str], tell: Callable[[int, Message], None]):
+        self._names = names
+        self._tell = tell
+        self._lock = threading.RLock()
+        self._parts: dict[int, dict[int, str]] = {}
+        self._why: str | None = None
+        self._at: dict[int, int] = {}
+        self._idle: set[int] = set()
+        self._over = False
+        now = time.monotonic()
+        self._places = [Place() for _ in names]
+        self._moved = [now] * len(names)
+        self._heard = [now] * len(names)
+
+    def hear(self, index: int, message: Message) -> None:
+        """A message of process `index`."""
+        with self._lock:
+            self._heard[index] = time.monotonic()
+            if "alive" in message:
+                self._note_place(index, Place(*message["alive"]))
+            if "part" in message:
+                self._note_part(index, message["part"], message["text"])
+            if "stop" in message and self._why is None:
+                self._why = message["stop"] if index == 0 else f"{message['stop']} (process {index}, {self._names[index]})"
+                self._at = {}
+                self._tell_all({"ask": True})
+            if "at" in message:
+                self._at[index] = message["at"]
+                if len(self._at) == len(self._names):
+                    self._tell_all({"stop_at": max(self._at.values()) + 1, "why": self._why})
+            if "busy" in message:
+                self._note_busy(index, message["busy"])
+            if "failed" in message:
+                self.end(f"{self._who(index)} failed: {message['failed']}", but=index)
+
+    def lose(self, index: int, reason: str) -> None:
+        """The connection of process `index` is gone."""
+        with self._lock:
+            if index in self._idle:
+                return
+            told = f"{self._who(index)} is gone ({reason}), while it was {self._places[index].words()}"
+            self.end(f"{told}: was it killed, or its host lost? {RESTART}", but=index)
+
+    def judge(self, step_seconds: float | None) -> None:
+        """Looks whether the run hangs: nobody has moved for so long, and everybody should have."""
+        with self._lock:
+            now = time.monotonic()
+            self._tell_all({"alive": True})
+            stuck = now - max(self._moved)
+            if step_seconds is None or stuck < step_seconds or not all(place.limited for place in self._places):
+                return
+            self.end(f"no process has moved for {stuck:.0f} s: {self._missing(now)}. {RESTART}", stacks=True)
+
+    def end(self, why: str, *, but: int | None = None, stacks: bool = False) -> None:
+        """The run is over: everybody hears why, but the one that knows; process 0 last, since it ends with it."""
+        if self._over:
+            return
+        self._over = True
+        for index in reversed(range(len(self._names))):
+            if index != but:
+                self._tell(index, {"over": why, "stacks": stacks})
+
+    def _who(self, index: int) -> str:
+        return f"process {index} ({self._names[index]})"
+
+    def _tell_all(self, message: Message) -> None:
+        for index in reversed(range(len(self._names))):
+            self._tell(index, message)
+
+    def _note_place(self, index: int, place: Place) -> None:
+        if place.beats != self._places[index].beats:
+            self._moved[index] = time.monotonic()
+        self._places[index] = place
+
+    def _note_part(self, index: int, number: int, text: str) -> None:
+        parts = self._parts.setdefault(number, {})
+        parts[index] = text
+        if len(parts) == len(self._names):
+            del self._parts[number]
+            self._tell_all({"all": number, "texts": [parts[index] for index in range(len(parts))]})
+
+    def _note_busy(self, index: int, busy: bool) -> None:
+        self._idle.difference_update({index}) if busy else self._idle.add(index)
+        if index == 0:
+            self._why = None
+            self._tell_all({"busy": busy})
+
+    def _missing(self, now: float) -> str:
+        """Which process the others wait for: one that is silent, or is not where most are."""
+        silent = [index for index in range(len(self._names)) if now - self._heard[index] > SILENT_SECONDS]
+        if silent:
+            lost = ", ".join(f"{self._who(i)}, silent since it was {self._places[i].words()}" for i in silent)
+            return f"the others wait for {lost}"
+        most, number = Counter(place[:2] for place in self._places).most_common(1)[0]
+        others = [index for index, place in enumerate(self._places) if place[:2] != most]
+        if not others or 2 * number <= len(self._names):
+            each = "; ".join(f"{self._who(i)}: {place.words()}" for i, place in enumerate(self._places))
+            return f"a device or the network hangs ({each})" if not others else each
+        lost = ", ".join(f"{self._who(i)}, which is {self._places[i].words()}" for i in others)
+        return f"{Place(*most).words()}, the others wait for {lost}"

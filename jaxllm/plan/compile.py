@@ -1,0 +1,187 @@
+"""From a recipe to its plan: compile the program that would run, for devices that need not be here, and read it."""
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxllm.data import open_data
+from jaxllm.hardware import device_kind, peak_flops
+from jaxllm.models import EncoderDecoderConfig, TransformerConfig, VisionConfig
+from jaxllm.plan.collectives import collectives
+from jaxllm.plan.estimate import INTERCONNECTS, cycles_by_part, network_seconds, tpu_step_time
+from jaxllm.plan.here import here_step_time
+from jaxllm.plan.hlo import Program as HloProgram
+from jaxllm.plan.hlo import parse
+from jaxllm.plan.kernels import kernel_flops
+from jaxllm.plan.memory import compiled_memory, refused_memory, usable_bytes
+from jaxllm.plan.plan import Plan
+from jaxllm.plan.rates import measured_rates
+from jaxllm.plan.topology import topology_devices, uncached
+from jaxllm.plan.traffic import traffic_bytes
+from jaxllm.plan.work import Phase, Work, work_of
+from jaxllm.recipe import Recipe
+from jaxllm.recipe.program import Program
+from jaxllm.recipe.resolve import FromData, resolved
+from jaxllm.sharding import MeshError, check_divides, make_mesh
+
+HERE = "here"
+"""In place of a topology: this machine's own devices."""
+
+
+def make_plan(recipe: Recipe, topology: str = HERE, slices: int = 1, phase: Phase = "train", length: int | None = None) -> Plan:
+    """Compiles a recipe's step for a TPU slice, or with "here" for this machine's devices. One that does not fit gets a plan,
+    too: of its memory, without times.
+
+    Args:
+      phase: training, reading prompts (`prefill`), or writing one token of each row (`decode`).
+      length: of prompts, or of the cache; by default the recipe's data.seq_len.
+
+    Raises:
+      ValueError: a slice that does not exist, a mesh that does not fit it, a model of unknown size.
+    """
+    devices = plan_devices(topology, slices)
+    program = Program(resolved(recipe, model_sizes(recipe), recipe.steps), _mesh(recipe, devices, topology))
+    work = work_of(program, phase, length)
+    start = time.perf_counter()
+    lowered = work.lower()
+    middle = time.perf_counter()
+    compiled, refused = None, None
+    try:
+        with contextlib.nullcontext() if topology == HERE else uncached():
+            compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        refused = refused_memory(error, usable_bytes(devices[0]), **work.bytes)
+        if refused is None:
+            raise
+    seconds = {"lower_seconds": middle - start, "compile_seconds": time.perf_counter() - middle}
+    known = _known(program, work, topology, slices) | seconds
+    return Plan(**known, **_figures(program, work, compiled, slices)) if refused is None else _refused_plan(known, refused)
+
+
+def plan_devices(topology: str, slices: int = 1) -> Sequence[Any]:
+    """The devices of a slice, or this machine's own."""
+    if topology == HERE and slices != 1:
+        raise ValueError(f"slices are those of a topology: got slices={slices} and none; name one, as in --topology v5e:4x4")
+    return list(jax.devices()) if topology == HERE else list(topology_devices(topology, slices))
+
+
+def model_sizes(recipe: Recipe) -> FromData:
+    """Of vocabulary or labels: the config's, or where it leaves them to the data, the data's."""
+    model = recipe.model
+    told = model.num_labels if isinstance(model, VisionConfig) else _stack(model).vocab_size
+    if told is not None:
+        return FromData.of(model)
+    if isinstance(model, VisionConfig):
+        raise ValueError("model.num_labels must be known to plan without the data: give it, as in --model.num-labels 10")
+    try:
+        data = open_data(recipe.data, seed=recipe.seed)  # type: ignore[arg-type]
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            "model.vocab_size must be known to plan without the data: give it, as in --model.vocab-size 32000 "
+            f"(the data was looked for: {error})"
+        ) from None
+    return FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data))
+
+
+def _stack(model: Any) -> TransformerConfig:
+    if isinstance(model, EncoderDecoderConfig):
+        return model.decoder
+    return model.encoder if isinstance(model, VisionConfig) else model
+
+
+def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str) -> Mesh:
+    mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate, devices=devices)
+    if mesh.size != len(devices) and topology != HERE:
+        raise MeshError(
+            f"the mesh must use all {len(devices)} devices of {topology}: got {mesh.size}; leave mesh.data out and choose a "
+            f"batch_size that the devices divide, or sizes whose product is {len(devices)}"
+        )
+    check_divides(mesh, recipe.model.axis_sizes())
+    return mesh
+
+
+def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str, Any]:
+    """What is known before anything is compiled."""
+    device = program.mesh.devices.flat[0]
+    return {
+        "recipe": program.recipe.name,
+        "phase": work.phase,
+        "topology": topology,
+        "slices": slices,
+        "device": device.device_kind,
+        "devices": program.mesh.size,
+        "mesh": {axis: size for axis, size in program.mesh.shape.items() if size > 1},
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.abstract.params)),
+        "tokens_per_step": work.tokens,
+        "unit": "images" if isinstance(program.recipe.model, VisionConfig) else "tokens",
+        "flops_per_step": work.flops,
+    }
+
+
+def _refused_plan(known: dict[str, Any], memory: Any) -> Plan:
+    nothing: dict[str, Any] = {"collectives": [], "collective_seconds": [], "cycles": {}, "shares": {}, "seconds": None}
+    nothing |= {
+        "attention_kernel": None,
+        "peak_flops": None,
+        "bandwidth": None,
+        "traffic_bytes": 0,
+        "kernel_flops": 0.0,
+        "warnings": (),
+    }
+    return Plan(**known, **nothing, memory=memory)
+
+
+def _figures(program: Program, work: Work, compiled: Any, slices: int) -> dict[str, Any]:
+    """What the compiled program says."""
+    shape, device = dict(program.mesh.shape), program.mesh.devices.flat[0]
+    text = compiled.as_text()
+    hlo = parse(text)
+    sent, cycles, traffic = collectives(hlo, shape), cycles_by_part(hlo), traffic_bytes(hlo)
+    kernels = kernel_flops(hlo, program.model.config)
+    figures, link = device_kind(device.device_kind), INTERCONNECTS.get(device.device_kind)
+    dtype, flops = program.recipe.model.compute_dtype, work.flops / program.mesh.size
+    seconds, alone, shares, peak, bandwidth = None, [], {}, None, None
+    if link is not None and figures is not None and cycles:
+        # A TPU multiplies float32 by its bfloat16 units, at best as fast.
+        peak, bandwidth = peak_flops(device.device_kind, dtype) or figures.bf16_flops or math.nan, figures.hbm_bandwidth
+        alone = [network_seconds(row.bytes, row.axes, shape, link, slices) for row in sent]
+        given = {"flops": flops, "traffic": traffic / bandwidth, "kernel_flops": kernels, "peak": peak}
+        seconds, shares = tpu_step_time(hlo, sent, shape, link, slices=slices, **given), _shares(cycles)
+    elif device in jax.devices():
+        rates = measured_rates(dtype)
+        peak, bandwidth = rates.products, rates.bandwidth[-1][1]
+        seconds, parts = here_step_time(hlo, rates, flops=flops)
+        shares = _shares(parts)
+    return {
+        "attention_kernel": "splash" if kernels else "cudnn" if "__cudnn$fmha" in text else "xla",
+        "peak_flops": peak,
+        "bandwidth": bandwidth,
+        "shares": shares,
+        "memory": compiled_memory(compiled, usable_bytes(device), **work.bytes),
+        "collectives": sent,
+        "collective_seconds": alone,
+        "traffic_bytes": traffic,
+        "kernel_flops": kernels,
+        "cycles": cycles,
+        "seconds": seconds,
+        "warnings": tuple(_warnings(hlo)),
+    }
+
+
+def _shares(parts: dict[str, int] | dict[str, float]) -> dict[str, float]:
+    total = sum(parts.values())
+    return {part: value / total for part, value in parts.items()} if total else {}
+
+
+def _warnings(hlo: HloProgram) -> list[str]:
+    found = []
+    if loops := hlo.unknown_loops():
+        found.append(f"{len(loops)} loops of unknown length are counted as one turn ({', '.join(loops[:3])})")
+    if choices := hlo.conditionals():
+        found.append(f"of {choices} choices made while running the longest branch is counted")
+    return found

@@ -1,0 +1,162 @@
+"""Which mesh, remat policy and rows a device are fastest? All are counted, the best few compiled."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxllm.hardware import peak_flops
+from jaxllm.models import abstract_params, attention_kernel, make_model, train_flops_per_token
+from jaxllm.plan.compile import HERE, make_plan, model_sizes, plan_devices
+from jaxllm.plan.estimate import INTERCONNECTS
+from jaxllm.plan.kernels import stack_of
+from jaxllm.plan.layouts import Layout, layouts
+from jaxllm.plan.memory import usable_bytes
+from jaxllm.plan.plan import Plan
+from jaxllm.plan.rates import measured_rates
+from jaxllm.plan.rough import Machine, Model, Rough, rough
+from jaxllm.recipe import Recipe
+from jaxllm.recipe.resolve import resolved
+from jaxllm.training import make_optimizer
+
+ROOM = 1.15
+"""Layouts whose counted memory is within this of a device's capacity are worth compiling: counting is rough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A layout that was compiled."""
+
+    layout: Layout
+    overrides: str
+    guess: Rough
+    """What counting said, before."""
+    plan: Plan | None
+    """None where the step could not be built."""
+    refused: str | None = None
+    """Why not."""
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second, estimated; 0 where it does not fit."""
+        if self.plan is None or self.plan.memory.fits is False:
+            return 0.0
+        return self.plan.tokens_per_second or self.guess.tokens_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    counted: int
+    """Layouts that divide evenly."""
+    too_large: int
+    """Of them, those that are counted not to fit."""
+    found: list[Found]
+    """Those compiled, the fastest first."""
+
+
+def search(
+    recipe: Recipe, topology: str = HERE, slices: int = 1, compiled: int = 4, say: Callable[[str], None] = lambda line: None
+) -> Search:
+    """Looks for the fastest way to run a recipe's training on these devices.
+
+    Args:
+      compiled: layouts to compile, at least 1.
+      say: told of each before it is compiled.
+
+    Raises:
+      ValueError: no layout divides the model evenly, or all are counted to be far too large.
+    """
+    if compiled < 1:
+        raise ValueError(f"--compile must be at least 1: got {compiled}")
+    devices = plan_devices(topology, slices)
+    recipe = resolved(recipe, model_sizes(recipe), recipe.steps)
+    config, model, machine = stack_of("decoder", recipe.model), _model(recipe), _machine(recipe, devices[0])
+    rows = [(layout, rough(recipe, config, model, machine, layout)) for layout in layouts(recipe, len(devices), slices)]
+    if not rows:
+        raise ValueError(
+            f"no mesh of {len(devices)} devices divides this model evenly: got "
+            f"{', '.join(f'{field}={size}' for _, field, size in recipe.model.axis_sizes())}; choose other sizes"
+        )
+    fitting = [row for row in rows if machine.capacity is None or row[1].peak_bytes <= ROOM * machine.capacity]
+    if not fitting:
+        least = min(guess.peak_bytes for _, guess in rows)
+        raise ValueError(
+            f"no layout of {recipe.name} fits {len(devices)} devices of {(machine.capacity or 0) / 1e9:.1f} GB: the smallest "
+            f"needs about {least / 1e9:.1f} GB a device (counted, not compiled); use a larger topology"
+        )
+    found = [_compile(recipe, topology, slices, *row, say) for row in chosen(fitting, compiled)]
+    return Search(
+        counted=len(rows),
+        too_large=len(rows) - len(fitting),
+        found=sorted(found, key=lambda row: (-row.speed, row.guess.step_seconds)),
+    )
+
+
+def chosen(rows: list[tuple[Layout, Rough]], count: int) -> list[tuple[Layout, Rough]]:
+    """The `count` that are counted to be fastest; of each mesh at most two, so that a good one is not all that is tried."""
+    taken: list[tuple[Layout, Rough]] = []
+    for row in sorted(rows, key=lambda row: (-row[1].tokens_per_second, row[1].peak_bytes)):
+        if sum(row[0].mesh == other[0].mesh for other in taken) < 2 and len(taken) < count:
+            taken.append(row)
+    return taken
+
+
+def _compile(recipe: Recipe, topology: str, slices: int, layout: Layout, guess: Rough, say: Callable[[str], None]) -> Found:
+    overrides = layout.overrides(recipe)
+    say(f"compiling {overrides}")
+    plan, refused = None, None
+    try:
+        plan = make_plan(layout.applied(recipe), topology, slices)
+    except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+        refused = str(error).splitlines()[0]
+    return Found(layout=layout, overrides=overrides, guess=guess, plan=plan, refused=refused)
+
+
+def _model(recipe: Recipe) -> Model:
+    params, _ = abstract_params(make_model(recipe.model))
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
+    state = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
+    return Model(
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        optimizer_bytes=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state),
+        flops_per_token=train_flops_per_token(recipe.model, getattr(recipe.data, "seq_len", 1)),
+    )
+
+
+def _machine(recipe: Recipe, device: Any) -> Machine:
+    config = stack_of("decoder", recipe.model)
+    link = INTERCONNECTS.get(device.device_kind)
+    dtype = recipe.model.compute_dtype
+    rates = measured_rates(dtype) if link is None else None
+    return Machine(
+        peak=rates.products if rates is not None else peak_flops(device.device_kind, dtype) or math.inf,
+        network=link.bandwidth if link is not None else rates.sum_bandwidth if rates is not None else math.inf,
+        capacity=usable_bytes(device),
+        kernel=attention_kernel(config, device),
+    )
+
+
+def describe_search(result: Search) -> str:
+    """The table for a terminal, the fastest first."""
+    lines = [
+        f"{result.counted} layouts, {result.too_large} of them counted too large; {len(result.found)} compiled "
+        "(times are estimates)",
+        f"{'':>3} {'tokens/s':>12} {'step, s':>9} {'MFU':>6} {'peak, GB':>9}  options",
+    ]
+    for place, row in enumerate(result.found, 1):
+        if row.plan is None:
+            lines.append(f"{place:>3} {row.refused}: {row.overrides}")
+            continue
+        seconds, memory = row.plan.seconds, row.plan.memory
+        peak = f"{memory.peak / 1e9:>9.2f}"
+        if seconds is None:
+            lines.append(f"{place:>3} {'does not fit' if memory.fits is False else 'no estimate':>29} {peak}  {row.overrides}")
+        else:
+            share = f"{row.plan.mfu or 0.0:>6.1%}"
+            lines.append(
+                f"{place:>3} {row.speed:>12,.0f} {seconds.step:>9.4g} {share} {peak}"
+                f"{'' if memory.fits is not False else ' does not fit'}  {row.overrides}"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""What one device program has to do: a train step, reading prompts into a cache, or writing one token of each row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from jaxllm.models import Cache, Transformer, init_cache, train_flops_per_token, unembed_hidden
+from jaxllm.plan.memory import local_bytes
+from jaxllm.recipe.program import Program
+from jaxllm.sharding import batch_sharding, spec, use_mesh
+
+Phase = Literal["train", "prefill", "decode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A program that can be lowered and compiled, and what is known of it before."""
+
+    phase: Phase
+    lower: Callable[[], jax.stages.Lowered]
+    bytes: dict[str, int]
+    """Of one device: parameters, optimizer, gradients, cache, batch."""
+    tokens: int
+    """Tokens, or images, of a call."""
+    flops: float
+    """Of the model in a call, on all devices, counted analytically."""
+
+
+def work_of(program: Program, phase: Phase, length: int | None) -> Work:
+    """The work of a phase.
+
+    Args:
+      length: tokens of a prompt, or slots of the cache; by default the recipe's data.seq_len.
+
+    Raises:
+      ValueError: a model that does not write, a length that its positions do not reach.
+    """
+    if phase == "train":
+        return train_work(program)
+    tokens: int = getattr(program.recipe.data, "seq_len", 1) if length is None else length
+    model = _writer(program, phase, tokens)
+    return (_prefill_work if phase == "prefill" else _decode_work)(program, model, tokens)
+
+
+def train_work(program: Program) -> Work:
+    parameters = local_bytes(program.abstract.params)
+    return Work(
+        phase="train",
+        lower=program.lower_step,
+        bytes={
+            "parameters": parameters,
+            "optimizer": local_bytes(program.abstract.opt_state),
+            "gradients": parameters,
+            "cache": 0,
+            "batch": local_bytes(program.abstract_batch),
+        },
+        tokens=program.tokens_per_step,
+        flops=train_flops_per_token(program.recipe.model, getattr(program.recipe.data, "seq_len", 1)) * program.tokens_per_step,
+    )
+
+
+def _writer(program: Program, phase: Phase, length: int) -> Transformer:
+    if not isinstance(program.model, Transformer) or not program.model.config.causal:
+        kind = type(program.recipe.model).__name__
+        raise ValueError(f"phase {phase} is planned for decoders: got a {kind} that does not write; plan its training instead")
+    if not 1 <= length <= program.model.config.context_len:
+        raise ValueError(f"length must be in 1..model.context_len={program.model.config.context_len}: got {length}")
+    return program.model
+
+
+def _prefill_work(program: Program, model: Transformer, length: int) -> Work:
+    rows = program.recipe.batch_size
+    params, tokens = _serving_params(program), _tokens(program, (rows, length))
+    kept = _abstract_cache(program, model, rows, length)
+
+    def prefill(params: Any, tokens: jax.Array) -> tuple[jax.Array, Cache]:
+        cache = init_cache(model.config, rows, length, stacked=model.config.layer_loop == "scan")
+        return _next_token(model, params, tokens, cache)
+
+    last_only = 2.0 * model.config.embed_dim * model.config.vocabulary * rows * (length - 1)
+    return Work(
+        phase="prefill",
+        lower=lambda: _lower(program, prefill, (params, tokens), kept),
+        bytes=_serving_bytes(params, None, tokens),
+        tokens=rows * length,
+        flops=train_flops_per_token(model.config, length) / 3 * rows * length - last_only,
+    )
+
+
+def _decode_work(program: Program, model: Transformer, length: int) -> Work:
+    rows = program.recipe.batch_size
+    params, tokens = _serving_params(program), _tokens(program, (rows, 1))
+    cache = _abstract_cache(program, model, rows, length)
+
+    def decode(params: Any, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        return _next_token(model, params, tokens, cache)
+
+    return Work(
+        phase="decode",
+        lower=lambda: _lower(program, decode, (params, tokens, cache), cache, donate=(2,)),
+        bytes=_serving_bytes(params, cache, tokens),
+        tokens=rows,
+        flops=train_flops_per_token(model.config, length) / 3 * rows,
+    )
+
+
+def _next_token(model: Transformer, params: Any, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """The likeliest token after the last of each row, and the cache with these in it."""
+    out: Any = model.apply({"params": params}, tokens, cache=cache, unembed=False)
+    logits = unembed_hidden(model.config, params, out.hidden[:, -1:])
+    return jnp.argmax(logits[:, 0], axis=-1), out.cache
+
+
+def _serving_params(program: Program) -> Any:
+    """Shapes and layouts of the parameters, in the type that is computed with."""
+    dtype = jnp.dtype(program.recipe.model.compute_dtype)
+
+    def serving(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+    return jax.tree.map(serving, program.abstract.params)
+
+
+def _tokens(program: Program, shape: tuple[int, int]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(program.mesh))
+
+
+def _abstract_cache(program: Program, model: Transformer, rows: int, length: int) -> Cache:
+    config, mesh = model.config, program.mesh
+    shapes = jax.eval_shape(lambda: init_cache(config, rows, length, stacked=config.layer_loop == "scan"))
+    names = {5: ("layers", "batch", "kv_heads", "cache", "head_dim"), 4: ("batch", "kv_heads", "cache", "head_dim")}
+    names |= {2: ("batch", "cache"), 0: ()}
+
+    def laid_out(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        layout = NamedSharding(mesh, spec(names[len(leaf.shape)], leaf.shape, mesh))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout)
+
+    return jax.tree.map(laid_out, shapes)
+
+
+def _lower(
+    program: Program, function: Callable, given: tuple, cache: Cache, donate: tuple[int, ...] = ()
+) -> jax.stages.Lowered:
+    """The function on these arguments, handing out tokens and a cache laid out as `cache`."""
+    layouts = (batch_sharding(program.mesh), jax.tree.map(lambda leaf: leaf.sharding, cache))
+    with use_mesh(program.mesh):
+        return jax.jit(function, out_shardings=layouts, donate_argnums=donate).lower(*given)
+
+
+def _serving_bytes(params: Any, cache: Any, tokens: Any) -> dict[str, int]:
+    return {
+        "parameters": local_bytes(params),
+        "optimizer": 0,
+        "gradients": 0,
+        "cache": 0 if cache is None else local_bytes(cache),
+        "batch": local_bytes(tokens),
+    }

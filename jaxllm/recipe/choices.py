@@ -1,0 +1,41 @@
+"""What a run leaves to its device and its mesh, in words."""
+
+from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig, kernel_takes
+from jaxllm.recipe.program import Program
+from jaxllm.sharding import balanced_order, left_whole, use_mesh
+
+
+def describe_choices(program: Program) -> list[str]:
+    """One line for who computes attention and how tokens travel to their experts, and one for each dimension that the mesh
+    cannot split."""
+    config, length = program.model.config, program.recipe.objective.tokens(program.recipe.data)
+    with use_mesh(program.mesh):
+        lines = [f"{name}{_stack_choices(stack, length, program)}" for name, stack, length in _stacks(config, length)]
+    return lines + left_whole(program.mesh, config.axis_sizes())
+
+
+def _stacks(config: ModelConfig, length: int) -> list[tuple[str, TransformerConfig, int]]:
+    """Name, config and sequence length of each stack of blocks."""
+    if isinstance(config, EncoderDecoderConfig):
+        return [("encoder: ", config.encoder, length), ("decoder: ", config.decoder, length)]
+    if isinstance(config, VisionConfig):
+        return [("", config.encoder, config.num_tokens)]
+    return [("", config, length)]
+
+
+def _stack_choices(stack: TransformerConfig, length: int, program: Program) -> str:
+    device = program.mesh.devices.flat[0].device_kind
+    kernel = stack.attention_kernel or "xla"
+    order = balanced_order(length) if stack.causal else None
+    if kernel != "xla" and not kernel_takes(stack, length, order):
+        words = [f"attention by xla ({kernel} does not take {length} tokens on this mesh)"]
+    else:
+        words = [f"attention by {kernel}"]
+    if stack.matmul_dtype is not None:
+        words.append(f"projections in {stack.matmul_dtype}")
+    if stack.experts is not None and stack.experts.dispatch == "sorted":
+        spread = program.mesh.shape["expert"] > 1
+        words.append(f"experts by {stack.experts.exchange} exchange" if spread else "experts on each device")
+    if stack.remat != "none":
+        words.append(f"remat {stack.remat}")
+    return f"{', '.join(words)} ({device})"

@@ -1,0 +1,96 @@
+"""Does a mesh split a model and its batches into equal parts? Asked when a recipe is built; told by field, with what works."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from jaxllm.sharding.axes import BATCH_AXES, MESH_AXES, RULES
+from jaxllm.sharding.mesh import MeshConfig, MeshError
+
+
+class AxisSize(NamedTuple):
+    """A dimension that a mesh may split."""
+
+    axis: str
+    """Its logical axis."""
+    field: str
+    """The config field that sets it."""
+    size: int
+
+
+def check_divides(mesh: Mesh | MeshConfig, sizes: Sequence[AxisSize]) -> None:
+    """Refuses a model that the mesh cannot split evenly, and sequences.
+
+    Raises:
+      MeshError: the first size that does not divide.
+    """
+    parts = _parts(mesh)
+    for axis, field, size in sizes:
+        rule = RULES[axis]
+        split = {name: parts[name] for name in rule.stored or rule.computed if parts[name] > 1}
+        if size % math.prod(split.values()) and (axis == "time" or not rule.may_replicate):
+            raise MeshError(_refusal(split, field, size))
+
+
+def left_whole(mesh: Mesh | MeshConfig, sizes: Sequence[AxisSize]) -> list[str]:
+    """Sentences about dimensions that the mesh does not divide and that every device therefore holds whole."""
+    parts, found = _parts(mesh), []
+    for axis, field, size in sizes:
+        rule = RULES[axis]
+        split = {name: parts[name] for name in rule.stored if parts[name] > 1}
+        if rule.may_replicate and size % math.prod(split.values()):
+            found.append(f"{field}={size} is not split: {_product(split)} does not divide it; {_works(split, size)}")
+    return found
+
+
+def check_batch(config: MeshConfig, batch_size: int, accumulate: int = 1, microbatches: int | None = None) -> None:
+    """Refuses rows that the mesh, or the parts in which they pass its stages, cannot split evenly. Where `data` is left out it
+    is chosen to fit.
+
+    Args:
+      accumulate: parts of the batch that are computed in turn; the mesh splits each.
+
+    Raises:
+      MeshError: the first number that does not divide.
+    """
+    parts, rows = _parts(config), batch_size // accumulate
+    split = {name: parts[name] for name in BATCH_AXES if parts[name] > 1}
+    field = "batch_size" if accumulate == 1 else "batch_size / accumulate"
+    if rows % math.prod(split.values()):
+        raise MeshError(_refusal(split, field, rows))
+    if microbatches is None or config.stage == 1:
+        return
+    inside = math.prod(size for name, size in split.items() if name != "stage")
+    if microbatches % config.stage or rows % (microbatches * inside):
+        works = [count for count in range(config.stage, rows + 1, config.stage) if rows % (count * inside) == 0]
+        others = " x ".join(f"mesh.{name}" for name in split if name != "stage")
+        raise MeshError(
+            f"model.microbatches must be a multiple of mesh.stage={config.stage}"
+            f"{f' that, times {others},' if others else ' that'} divides {field}: got {microbatches} and {field}={rows}; "
+            f"numbers that work: {', '.join(map(str, works)) or 'none'}"
+        )
+
+
+def _parts(mesh: Mesh | MeshConfig) -> Mapping[str, int]:
+    if isinstance(mesh, Mesh):
+        return mesh.shape
+    return {name: getattr(mesh, name) or 1 for name in MESH_AXES}
+
+
+def _refusal(split: Mapping[str, int], field: str, size: int) -> str:
+    return (
+        f"{' x '.join(f'mesh.{name}' for name in split)} must divide {field}: got "
+        f"{', '.join(f'{name}={parts}' for name, parts in split.items())}, {field}={size}; {_works(split, size)}"
+    )
+
+
+def _product(split: Mapping[str, int]) -> str:
+    return " x ".join(f"mesh.{name}={parts}" for name, parts in split.items())
+
+
+def _works(split: Mapping[str, int], size: int) -> str:
+    most = max(16, 2 * math.prod(split.values()))
+    sizes = ", ".join(str(part) for part in range(1, min(size, most) + 1) if size % part == 0)
+    return f"{'products' if len(split) > 1 else 'sizes'} that work: {sizes}"

@@ -1,0 +1,59 @@
+"""`jaxllm plan` from the command line, for the devices here."""
+
+import json
+
+import pytest
+
+from jaxllm.cli import run
+
+TINY = ["tests/recipe/tiny.py", "--model.vocab-size", "64"]
+
+
+def test_figures_and_report_are_written(tmp_path, capsys):
+    path = tmp_path / "plan.json"
+    assert run(["plan", *TINY, "--json", str(path), "--price", "1.5"]) == 0
+    said, found = capsys.readouterr().out, json.loads(path.read_text("utf-8"))
+    assert "fits" in said and "(estimate" in said and f"report: {tmp_path / 'report.html'}" in said
+    assert found["fits"] is True and found["estimated_step_seconds"] > 0 and found["estimated_dollars_per_billion_tokens"] > 0
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<svg" in page and "jaxllm plan tests/recipe/tiny.py --model.vocab-size 64 --json" in page
+
+
+def test_a_report_alone_and_another_phase(tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert run(["plan", *TINY, "--phase", "decode", "--length", "16", f"--report={path}"]) == 0
+    assert path.is_file() and ", decode on here" in capsys.readouterr().out
+    assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_search_prints_options_that_can_be_used(tmp_path, capsys):
+    path = tmp_path / "search.json"
+    assert run(["plan", *TINY, "--search", "--compile", "1", "--json", str(path)]) == 0
+    (row,) = json.loads(path.read_text("utf-8"))["search"]
+    assert row["options"] in capsys.readouterr().out and row["fits"] is True
+    assert run(["plan", *TINY, *row["options"].split()]) == 0
+    mesh = json.loads(path.read_text("utf-8"))["search"][0]["mesh"]
+    assert all(f"{axis} {size}" in capsys.readouterr().out for axis, size in list(mesh.items())[:1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json"], "--json needs a value: got none; see jaxllm plan --help"),
+        (["--topology", "--json", "x"], "--topology needs a value: got none"),
+        (["--slices", "two"], "--slices must be a number: got 'two'"),
+        (["--phase", "evaluate"], "--phase must be one of train, prefill, decode: got 'evaluate'"),
+        (["--search", "--phase", "decode"], "--search is for training: got --phase decode"),
+        (["--search", "--compile", "0"], "--compile must be at least 1: got 0"),
+        (["--model.num-layer", "2"], "unknown field --model.num-layer: did you mean --model.num-layers?"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(words, message, capsys):
+    assert run(["plan", *TINY, *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_help_needs_no_recipe(capsys):
+    assert run(["plan", "--help"]) == 0 and run(["plan", *TINY, "-h"]) == 0 and run(["plan"]) == 2
+    assert capsys.readouterr().out.count("usage: jaxllm plan") == 3

@@ -1,0 +1,240 @@
+"""Four members of a group in threads of this process, joined over loopback as processes are."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jaxllm.distributed import group as group_module
+from jaxllm.distributed import leader as leader_module
+from jaxllm.distributed.group import Group
+from jaxllm.distributed.leader import Leader, Place
+from jaxllm.distributed.line import Line
+
+COUNT = 4
+
+
+class Members:
+    """The groups of `COUNT` processes, and with which code each would have ended."""
+
+    def __init__(self) -> None:
+        names = [f"host{index}" for index in range(COUNT)]
+        self.codes: dict[int, int] = {}
+        self.lines: dict[int, Line] = {}
+        to_members = {}
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            for index in range(1, COUNT):
+                self.lines[index] = Line(socket.create_connection(server.getsockname()))
+                to_members[index] = Line(server.accept()[0])
+        self.lines[0] = to_members[1]  # cut, it parts process 1 from the coordinator
+        ends = {0: to_members, **{index: {0: self.lines[index]} for index in range(1, COUNT)}}
+        self.groups = [Group(index, names, ends[index], self.leaving(index)) for index in range(COUNT)]
+        for each in self.groups:
+            each.set_busy(True)
+
+    def leaving(self, index: int) -> Callable[[int], None]:
+        def leave(code: int) -> None:
+            self.codes[index] = code
+
+        return leave
+
+    def cut(self, index: int) -> None:
+        """As the system does when a process dies."""
+        self.lines[index]._socket.shutdown(socket.SHUT_RDWR)
+
+    def together(self, act: Callable[[Group], Any]) -> list[Any]:
+        """What each gives, all of them at the same time."""
+        results: list[Any] = [None] * COUNT
+
+        def run(index: int) -> None:
+            results[index] = act(self.groups[index])
+
+        threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(COUNT)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        return results
+
+    def wait_for_ends(self, count: int) -> None:
+        deadline = time.monotonic() + 20
+        while len(self.codes) < count:
+            assert time.monotonic() < deadline, self.codes
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def members(monkeypatch) -> Members:
+    monkeypatch.setattr(group_module, "PULSE_SECONDS", 0.05)
+    return Members()
+
+
+def test_gather_gives_every_text_to_all(members):
+    for turn in range(3):
+        found = members.together(lambda group, turn=turn: group.gather(f"{turn} of {group.index}"))
+        assert found == [[f"{turn} of {index}" for index in range(COUNT)]] * COUNT
+
+
+@pytest.mark.parametrize("asking", [0, 2])
+@pytest.mark.parametrize("first", [1, 501])
+def test_all_stop_after_the_same_step(members, asking, first):
+    """However far apart they are when one of them wants to stop; also when it wants to from its first step on."""
+
+    def run(group: Group) -> tuple[int, str]:
+        for step in range(first, first + 10_000):
+            time.sleep(0.002 * group.index)
+            asks = group.index == asking and (step == first + 20 or (first > 1 and step == first))
+            why = group.agreed_stop(step, "SIGTERM" if asks else None)
+            if why is not None:
+                return step, why
+        raise AssertionError("nobody stopped")
+
+    ends = members.together(run)
+    assert len(set(ends)) == 1, ends
+    assert ends[0][1] == ("SIGTERM" if asking == 0 else "SIGTERM (process 2, host2)")
+
+
+def test_a_stop_that_is_wanted_before_the_first_step(members):
+    assert members.groups[1].agreed_stop(0, "SIGTERM") is None
+    time.sleep(0.3)
+    assert len(set(members.together(lambda group: group.agreed_stop(7, None)))) == 1
+    assert members.groups[3].agreed_stop(7, None) == "SIGTERM (process 1, host1)"
+
+
+def test_steps_without_a_stop_cost_microseconds(members):
+    begin = time.thread_time()
+    for step in range(10_000):
+        members.groups[0].beat(step, "in the step")
+        assert members.groups[0].agreed_stop(step, None) is None
+    assert (time.thread_time() - begin) / 10_000 < 1e-4
+
+
+def test_a_dead_process_is_named_by_all_others(members, capfd):
+    members.groups[2].beat(57, "in the step", limited=True)
+    time.sleep(0.3)
+    members.cut(2)
+    members.wait_for_ends(COUNT)
+    said = capfd.readouterr().err
+    assert said.count("error: process 2 (host2) is gone") == COUNT - 1
+    assert "while it was in the step (step 57)" in said and set(members.codes.values()) == {1}
+
+
+def test_a_dead_coordinator_is_named_by_all_others(members, capfd):
+    for index in range(1, COUNT):
+        members.cut(index)  # from their side: to each of them process 0 is gone
+    members.wait_for_ends(COUNT)
+    said = capfd.readouterr().err
+    assert said.count("error: process 0 (host0), the coordinator, is gone") == COUNT - 1
+
+
+def test_an_error_is_told_to_all_others(members, capfd):
+    members.groups[3].fail(ValueError("found no data set 'x'"))
+    members.wait_for_ends(COUNT - 1)
+    said = capfd.readouterr().err
+    assert said.count("error: process 3 (host3) failed: found no data set 'x'") == COUNT - 1
+    assert 3 not in members.codes  # it ends by itself, with its own words
+
+
+def test_a_process_whose_connections_broke_is_not_blamed(members, monkeypatch, capfd):
+    """Its error comes before anybody knows which process died; the dead one is named."""
+    monkeypatch.setattr(group_module, "VERDICT_SECONDS", 0.5)
+    blamed = threading.Thread(target=members.groups[1].fail, args=(ValueError("Gloo AllGather failed: closed by peer"),))
+    blamed.start()
+    members.cut(2)
+    members.wait_for_ends(COUNT)
+    blamed.join()
+    said = capfd.readouterr().err
+    assert said.count("error: process 2 (host2) is gone") == COUNT - 1 and "process 1 (host1) failed" not in said
+
+
+def test_who_is_done_may_leave(members, capfd):
+    for each in members.groups:
+        each.set_busy(False)
+    time.sleep(0.3)
+    for index in (2, 1, 0):
+        members.cut(index)
+    time.sleep(0.3)
+    assert members.codes == {} and capfd.readouterr().err == ""
+
+
+def test_a_hung_process_is_named_with_the_step_and_stacks(members, capfd):
+    for each in members.groups:
+        each.beat(57, "waiting for its data" if each.index == 1 else "in the step")
+    for each in members.groups:
+        each.step_seconds = 0.5
+    members.wait_for_ends(COUNT)
+    said = capfd.readouterr().err
+    assert "in the step (step 57), the others wait for process 1 (host1), which is waiting for its data (step 57)" in said
+    assert said.count("the stacks of process") == COUNT and "test_a_hung_process" in said
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """A leader by itself, its clock, and what it tells."""
+    clock, told = Clock(), []
+    monkeypatch.setattr(leader_module, "time", clock)
+    leader = Leader(["a", "b", "c"], lambda index, message: told.append((index, message)))
+
+    def verdicts() -> list[str]:
+        return [message["over"] for index, message in told if "over" in message and index == 1]
+
+    return leader, clock, verdicts
+
+
+def place(*, step: int = 9, doing: str = "in the step", limited: bool = True, beats: int = 1) -> dict:
+    return {"alive": list(Place(step, doing, limited, beats))}
+
+
+def test_a_run_that_moves_is_not_hung(judged):
+    leader, clock, verdicts = judged
+    for beats in range(10):
+        clock.now += 50
+        leader.hear(0, place(beats=beats))
+        for index in (1, 2):
+            leader.hear(index, place())
+        leader.judge(60.0)
+    assert verdicts() == []
+    clock.now += 61
+    leader.judge(60.0)
+    assert len(verdicts()) == 1
+
+
+def test_what_may_take_long_is_not_hung(judged):
+    leader, clock, verdicts = judged
+    for index, doing in enumerate(("reporting", "ending", "ending")):
+        leader.hear(index, place(doing=doing, limited=False))
+    clock.now += 10_000
+    leader.judge(60.0)
+    assert verdicts() == []
+
+
+def test_a_frozen_process_is_named_by_its_silence(judged):
+    leader, clock, verdicts = judged
+    for index in range(3):
+        leader.hear(index, place())
+    for _ in range(30):
+        clock.now += 2
+        for index in (0, 2):
+            leader.hear(index, place())
+    leader.judge(60.0)
+    assert "the others wait for process 1 (b), silent since it was in the step (step 9)" in verdicts()[0]
+
+
+def test_where_all_wait_at_the_same_place_no_process_is_blamed(judged):
+    leader, clock, verdicts = judged
+    clock.now += 61
+    for index in range(3):
+        leader.hear(index, place(beats=0))
+    leader.judge(60.0)
+    assert "a device or the network hangs" in verdicts()[0]

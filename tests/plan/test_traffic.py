@@ -1,0 +1,117 @@
+"""Bytes and FLOPs of a program's text, and what they say of a step on measured devices."""
+
+# ruff: noqa: E501
+
+import pytest
+
+from jaxllm.plan.here import here_step_time, operation_time
+from jaxllm.plan.hlo import parse
+from jaxllm.plan.rates import Rates
+from jaxllm.plan.traffic import product_flops, traffic_bytes
+
+TEXT = """HloModule step, is_scheduled=true
+
+%layer (stack: f32[4,8,16], i: s32[]) -> f32[8,16] {
+  %stack = f32[4,8,16]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %row = f32[1,8,16]{2,1,0} dynamic-slice(%stack, %i, %zero, %zero), dynamic_slice_sizes={1,8,16}
+  %flat = f32[8,16]{1,0} bitcast(%row)
+  ROOT %curved = f32[8,16]{1,0} tanh(%flat)
+}
+
+%put (stack: f32[4,8,16], x: f32[8,16], i: s32[]) -> f32[4,8,16] {
+  %stack = f32[4,8,16]{2,1,0} parameter(0)
+  %x = f32[8,16]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %row = f32[1,8,16]{2,1,0} bitcast(%x)
+  ROOT %all = f32[4,8,16]{2,1,0} dynamic-update-slice(%stack, %row, %i, %zero, %zero)
+}
+
+%product (a: f32[8,16], b: f32[16,32]) -> f32[8,32] {
+  %a = f32[8,16]{1,0} parameter(0)
+  %b = f32[16,32]{1,0} parameter(1)
+  ROOT %dot = f32[8,32]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (stack: f32[4,8,16], i: s32[], b: f32[16,32]) -> f32[8,32] {
+  %stack = f32[4,8,16]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %b = f32[16,32]{1,0} parameter(2)
+  %x = f32[8,16]{1,0} fusion(%stack, %i), kind=kLoop, calls=%layer, metadata={op_name="Transformer/attention/tanh"}
+  %back = f32[4,8,16]{2,1,0} fusion(%stack, %x, %i), kind=kLoop, calls=%put
+  %near = f32[16,32]{1,0:S(1)} copy(%b)
+  %y = f32[8,32]{1,0} fusion(%x, %near), kind=kOutput, calls=%product, metadata={op_name="Transformer/ffw/dot"}
+  ROOT %sum = f32[8,32]{1,0} all-reduce(%y), replica_groups={{0,1}}, to_apply=%add
+}
+"""
+ROW, WEIGHTS, OUT = 8 * 16 * 4, 16 * 32 * 4, 8 * 32 * 4
+
+
+def test_of_a_slice_only_the_slice_moves_and_on_the_chip_nothing():
+    """The layer read and written; the update read and written; the weights copied from memory; the product."""
+    expected = (ROW + 4 + ROW) + (ROW + 4 + ROW) + WEIGHTS + (ROW + OUT) + 2 * OUT
+    assert traffic_bytes(parse(TEXT)) == expected
+
+
+def test_a_fused_product_has_its_flops():
+    program = parse(TEXT)
+    main = program.computations["main"]
+    assert product_flops(program, main.instructions["y"], main) == 2 * 8 * 16 * 32
+    assert product_flops(program, main.instructions["x"], main) == 0
+
+
+CALLS = """HloModule gpu
+
+ENTRY %main (a: bf16[8,16], b: bf16[16,32], q: bf16[2,4,64,128]) -> bf16[8,32] {
+  %a = bf16[8,16]{1,0} parameter(0)
+  %b = bf16[16,32]{1,0} parameter(1)
+  %q = bf16[2,4,64,128]{3,2,1,0} parameter(2)
+  %gemm = (bf16[8,32]{1,0}, s8[1024]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+  %fmha = (bf16[2,4,64,128]{3,2,1,0}, u8[0]{0}) custom-call(%q, %q, %q), custom_call_target="__cudnn$fmhaSoftmax", backend_config={"cudnn_fmha_backend_config":{"intermediate_tensor_shape":{"element_type":"BF16","dimensions":["2","4","64","32"],"tuple_shapes":[]},"mask_type":"CAUSAL"}}
+  %back = (bf16[2,4,64,128]{3,2,1,0}, u8[0]{0}) custom-call(%q, %q, %q), custom_call_target="__cudnn$fmhaSoftmaxBackward", backend_config={"cudnn_fmha_backend_config":{"intermediate_tensor_shape":{"element_type":"BF16","dimensions":["2","4","64","32"]},"mask_type":"NO_MASK"}}
+  ROOT %out = bf16[8,32]{1,0} get-tuple-element(%gemm), index=0
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [("gemm", 2 * 8 * 16 * 32), ("fmha", 0.5 * 2 * 2 * 2 * 4 * 64 * 32 * 128), ("back", 2 * 5 * 2 * 4 * 64 * 32 * 128)],
+)
+def test_a_librarys_products_have_their_flops(name, flops):
+    program = parse(CALLS)
+    main = program.computations["main"]
+    assert product_flops(program, main.instructions[name], main) == flops
+
+
+RATES = Rates(
+    products=1e3, bandwidth=((1, 1e6), (10**9, 1e6)), transposed=1e6, elementwise=1e9, transcendental=1e2, call=0.25, meeting=2.0,
+    sum_bandwidth=1e6,
+)  # fmt: skip
+
+
+def test_an_operation_takes_as_long_as_its_slowest_side():
+    program = parse(TEXT)
+    main = program.computations["main"]
+    curved, product = (operation_time(program, main.instructions[name], main, RATES) for name in ("x", "y"))
+    assert curved.total == pytest.approx(8 * 16 / 1e2 + 0.25) and curved.products == 0
+    assert product.total == pytest.approx(2 * 8 * 16 * 32 / 1e3 + 0.25)
+
+
+def test_a_step_is_its_operations_and_its_meetings_and_never_under_its_flops():
+    seconds, parts = here_step_time(parse(TEXT), RATES, flops=1e6)
+    assert seconds.exposed == pytest.approx(2.0 + OUT / 1e6) and seconds.hidden == 0
+    assert list(parts)[0] == "feed-forward" and sum(parts.values()) == pytest.approx(seconds.compute)
+    assert seconds.step == pytest.approx(1e6 / 1e3 + seconds.exposed)  # FLOPs at peak are longer than what was seen to run
+    assert here_step_time(parse(TEXT), RATES, flops=1.0)[0].step == pytest.approx(seconds.compute + seconds.exposed)
+
+
+def test_bandwidth_between_measured_sizes_lies_between_them():
+    rates = Rates(
+        products=1.0, bandwidth=((2**10, 100.0), (2**20, 1.0)), transposed=1.0, elementwise=1.0, transcendental=1.0, call=0.0, meeting=0.0,
+        sum_bandwidth=1.0,
+    )  # fmt: skip
+    assert rates.bandwidth_of(1) == pytest.approx(100) and rates.bandwidth_of(2**40) == pytest.approx(1)
+    assert rates.bandwidth_of(2**15) == pytest.approx(10)

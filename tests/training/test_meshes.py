@@ -1,0 +1,123 @@
+"""Every mesh over eight devices computes what one device computes: losses and gradient norms of five steps.
+
+A few meshes are always tested; all of them, in Auto and Explicit mode, dense and with experts, plain and with everything that
+cuts a batch in pieces, with
+
+    pytest -m slow tests/training/test_meshes.py
+"""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxllm.models import ExpertsConfig, Transformer, TransformerConfig
+from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh
+from jaxllm.sharding.axes import BATCH_AXES, MESH_AXES
+from jaxllm.training import (
+    LossConfig,
+    OptimizerConfig,
+    abstract_state,
+    init_state,
+    lower_train_step,
+    make_loss,
+    make_optimizer,
+    make_train_step,
+)
+
+B, T, V, STEPS = 16, 16, 64, 5
+SIZE = dict(vocab_size=V, context_len=T, num_layers=4, embed_dim=32, num_heads=8, num_kv_heads=4, ffw_dim=64, init_std=0.1)
+KIND = dict(norm="rms_norm", position="rotary", activation="swiglu", bias=False, layer_loop="scan")
+MESHES = [
+    {axis: size for axis, size in zip(MESH_AXES, sizes, strict=True) if size > 1}
+    for sizes in itertools.product((1, 2, 4, 8), repeat=len(MESH_AXES))
+    if np.prod(sizes) == 8 and sizes[MESH_AXES.index("stage")] < 8
+]
+"""All of them, but for as many stages as there are no layers for."""
+FEW = (
+    {"context": 8},
+    {"replica": 2, "fsdp": 2, "tensor": 2},
+    {"expert": 4, "context": 2},
+    {"data": 2, "context": 2, "tensor": 2},
+    {"stage": 2, "expert": 2, "tensor": 2},
+)
+CUTS = {
+    "whole": {"accumulate": 1, "remat": "none", "chunk": None},
+    "parts": {"accumulate": 2, "remat": "block", "chunk": 8},
+    "pieces": {"accumulate": 1, "remat": "minimal", "chunk": 2},
+}
+"""Ways to compute a batch; in the last a device has fewer time steps than there are pieces."""
+
+
+def make_batch(number: int) -> dict[str, np.ndarray]:
+    """Two documents a row, and padding behind them."""
+    random = np.random.default_rng(number)
+    tokens = random.integers(0, V, (B, T + 1)).astype(np.int32)
+    first, end = random.integers(2, 6, (B, 1)), random.integers(8, T + 1, (B, 1))
+    time = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
+    segments = np.where(time < first, 1, 2) * (time < end)
+    return {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "loss_weights": (time < end).astype(np.float32),
+        "positions": np.where(time < first, time, time - first).astype(np.int32),
+        "segment_ids": segments.astype(np.int32),
+    }
+
+
+def run(mesh: MeshConfig, experts: ExpertsConfig | None, cut: str) -> np.ndarray:
+    """[STEPS, 2]: losses and gradient norms."""
+    options = CUTS[cut]
+    config = TransformerConfig(**SIZE, **KIND, remat=options["remat"], experts=experts)  # type: ignore[arg-type]
+    model, devices = Transformer(config), make_mesh(mesh, B // options["accumulate"])
+    optimizer, schedule = make_optimizer(OptimizerConfig(), STEPS)
+    abstract = abstract_state(model, optimizer, devices)
+    state = init_state(model, optimizer, devices, jax.random.key(0), abstract)
+    loss = make_loss(model, LossConfig(chunk=options["chunk"], z_loss=1e-3))
+    step = make_train_step(loss, optimizer, schedule, key=jax.random.key(0), accumulate=options["accumulate"])
+    compiled = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), devices).compile()
+    found = []
+    for number in range(STEPS):
+        state, metrics = compiled(state, jax.device_put(make_batch(number), batch_sharding(devices)))
+        found.append((float(metrics["loss"]), float(metrics["grad_norm"])))
+    return np.array(found)
+
+
+@functools.cache
+def one_device(experts: ExpertsConfig | None) -> np.ndarray:
+    return run(MeshConfig(data=1), experts, cut="whole")
+
+
+def check(mesh: dict[str, int], explicit: bool, experts: bool, cut: str) -> None:
+    # The balance of experts is that of each part of a batch: no sum over parts, so it is left out where there are some.
+    balance = 0.0 if CUTS[cut]["accumulate"] > 1 else 0.1
+    mixture = ExpertsConfig(num_experts=8, top_k=2, load_balance=balance) if experts else None
+    got = run(MeshConfig(**{"data": 1, **mesh}, explicit=explicit), mixture, cut)  # type: ignore[arg-type]
+    np.testing.assert_allclose(got, one_device(mixture), atol=1e-5, rtol=1e-5)
+
+
+def fits(mesh: dict[str, int], cut: str) -> bool:
+    """Whether the rows of a batch, or of a part of it, divide."""
+    rows = np.prod([mesh.get(axis, 1) for axis in BATCH_AXES])
+    return B // CUTS[cut]["accumulate"] % rows == 0
+
+
+@pytest.mark.parametrize("experts", [False, True], ids=["dense", "experts"])
+@pytest.mark.parametrize("mesh", FEW, ids=str)
+def test_a_few_meshes(mesh, experts):
+    check(mesh, explicit=False, experts=experts, cut="pieces" if "expert" in mesh else "parts")
+
+
+@pytest.mark.parametrize(("experts", "cut"), [(False, "pieces"), (True, "parts")], ids=["dense", "experts"])
+def test_an_explicit_mesh(experts, cut):
+    check({"fsdp": 2, "context": 2, "tensor": 2}, explicit=True, experts=experts, cut=cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experts", [False, True], ids=["dense", "experts"])
+@pytest.mark.parametrize("explicit", [False, True], ids=["auto", "explicit"])
+@pytest.mark.parametrize(("mesh", "cut"), [(mesh, cut) for cut in CUTS for mesh in MESHES if fits(mesh, cut)], ids=str)
+def test_every_mesh(mesh, explicit, experts, cut):
+    check(mesh, explicit, experts, cut)
