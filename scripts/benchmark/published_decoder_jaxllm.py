@@ -15,7 +15,7 @@ def main() -> None:
     import numpy as np
 
     import jaxllm
-    from jaxllm.training.loss import cross_entropy  # also brings in all that a first call would import
+    from jaxllm.training.cross_entropy import LossConfig, cross_entropy  # also brings in all that a first call would import
 
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -41,7 +41,7 @@ def main() -> None:
         for row in windows:
             logits = m(row[None]).logits
             assert logits is not None
-            sums = cross_entropy(logits[:, :-1], jnp.asarray(row[None, 1:]), jnp.ones((1, 511)))
+            sums = cross_entropy(logits[:, :-1], jnp.asarray(row[None, 1:]), jnp.ones((1, 511)), LossConfig())
             total, weight = total + float(sums.cross_entropy), weight + float(sums.weight)
         result["perplexity"] = float(np.exp(total / weight))
         np.save(f"{options.out}.npy", np.asarray(m(windows[:1]).logits))

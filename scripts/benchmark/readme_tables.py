@@ -68,16 +68,52 @@ def speed() -> str:
     return f"| {where['cores']} CPU cores, jax {where['versions']['jax']} | median |\n|---|---|\n{body}"
 
 
+def compiled() -> str:
+    """Our steps beside MaxText's."""
+    rows = []
+    for topic, name, what in COMPARED:
+        record = newest_record(topic, name)
+        if record is None:
+            continue
+        found = record["results"]
+        cells = [what]
+        for key, unit, digits in (("peak_bytes_per_chip", 1e9, 2), ("collective_bytes", 1e9, 1), ("estimated_cycles", 1e9, 2)):
+            cells.append(f"{found['jaxllm_' + key] / unit:.{digits}f} / {found['maxtext_' + key] / unit:.{digits}f}")
+        cells.append(f"{found['jaxllm_over_maxtext_lower_and_compile_seconds']:.2f}")
+        rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return "No record yet."
+    head = "| jaxllm / MaxText | peak GB a chip | GB sent by a chip | cycles, 10^9 | our compile time over its |"
+    return "\n".join([head, "|---|---|---|---|---|", *rows])
+
+
+COMPARED = (
+    ("maxtext_compile", "llama2_7b", "Llama 2 7B, v5e:4x4, 1 x 2,048 tokens a chip"),
+    ("maxtext_compile_4", "llama2_7b", "Llama 2 7B, v5e:4x4, 4 x 2,048 tokens a chip"),
+    ("maxtext_compile", "llama3_8b", "Llama 3.1 8B, v5p:2x2x4, 2 x 8,192 tokens a chip"),
+)
+"""Topic and recipe of a record, and what it compares."""
+
+
 def _run(name: str) -> str:
     """What a recipe's run has shown: the figure of its kind, from that kind's own record where there is one."""
     run = newest_record("run", name)
     if run is None:
-        return "not run"
+        plan = newest_record("plan", name)
+        return "not run" if plan is None else f"not run; {_plan(plan['results'])}"
     found, where = run["results"], run["environment"]
     records = [(figure, newest_record(topic, name)) for topic, figure in FIGURES.items()]
     own = [figure(record["results"]) for figure, record in records if record is not None]
     cores = f"{where['cores']} CPU cores{', shared with other work' if found.get('shared_machine') else ''}"
     return f"{own[0] if own else _loss(found)} after {found['steps']:,} steps, {_minutes(found['seconds'])} on {cores}"
+
+
+def _plan(found: dict) -> str:
+    gigabytes, capacity = found["peak_bytes_per_chip"] / 1e9, found["capacity_bytes_per_chip"] / 1e9
+    return (
+        f"planned for {found['topology']}: {gigabytes:.1f} of {capacity:.1f} GB a chip, estimated step "
+        f"{found['estimated_step_seconds']:.2f} s, MFU {found['estimated_mfu']:.0%}"
+    )
 
 
 def _loss(found: dict) -> str:
@@ -129,7 +165,7 @@ def _lines(text: str, count: int) -> str:
     return "\n".join(text.strip().splitlines()[:count])
 
 
-BLOCKS = {"result": result, "quickstart": quickstart, "recipes": recipes, "speed": speed}
+BLOCKS = {"result": result, "quickstart": quickstart, "recipes": recipes, "speed": speed, "compiled": compiled}
 
 
 def filled(text: str) -> str:

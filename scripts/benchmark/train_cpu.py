@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from record import spread, write_record
+from turns import alternate
 
 from jaxllm.hardware import num_cores, set_up
 from jaxllm.recipe import find_recipe
@@ -55,38 +56,6 @@ def main() -> None:
 def _print(results: dict) -> None:
     for name, value in results.items():
         print(f"{name:<26} min {value['min']:8.3f}  median {value['median']:8.3f}  max {value['max']:8.3f}", flush=True)
-
-
-def alternate(commands: dict[str, list[str]], steps: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of each worker, one value a round; the workers take turns, so that only one computes at a time."""
-    pipe = subprocess.PIPE
-    workers = {name: subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for name, command in commands.items()}
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    try:
-        for name, worker in workers.items():
-            line = _read(worker, name)
-            while line != "ready":
-                line = _read(worker, name)
-        for _ in range(rounds):
-            for name, worker in workers.items():
-                assert worker.stdin is not None
-                worker.stdin.write(f"{steps}\n")
-                worker.stdin.flush()
-                times[name].append(float(_read(worker, name)))
-                time.sleep(0.3)  # threads of the one that stopped may still spin
-    finally:
-        for worker in workers.values():
-            worker.kill()
-            worker.wait()
-    return times
-
-
-def _read(worker: subprocess.Popen[str], name: str) -> str:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise SystemExit(f"the worker {name} ended early: see its message above")
-    return line.strip()
 
 
 def _timed(command: list[str]) -> float:
