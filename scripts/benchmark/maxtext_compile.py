@@ -93,6 +93,7 @@ def compile_maxtext(row: str, maxtext: Path, python: str, out: Path) -> dict[str
         "base_output_directory": out.parent,
         "dataset_type": "synthetic",
         "enable_checkpointing": False,
+        "jax_cache_dir": out.parent / "cache",  # its own would hold what it compiled before
     }
     command = [python, str((HERE / "maxtext_train_compile.py").resolve()), str(out), "maxtext/configs/base.yml"]
     command += [f"{name}={value}" for name, value in fields.items()]
