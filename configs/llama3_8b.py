@@ -6,7 +6,7 @@ Data        any large text, such as FineWeb-Edu as Parquet files:
             The tokenizer is Llama 3's published one: --data.tokenizer.path FOLDER_WITH_TOKENIZER_JSON
 Command     jaxllm train configs/llama3_8b.py
 Hardware    a v5p-32 (16 chips, topology v5p:2x2x4)
-Planned     not planned yet
+Planned     for v5p:2x2x4 (record plan): 17.8 of 102.8 GB a chip; estimated step 3.83 s, MFU 54%
 Result      not run: no accelerator of that size yet; stepped at tiny size in the tests only
 """
 
