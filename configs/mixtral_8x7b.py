@@ -6,7 +6,7 @@ Data        any large text, such as FineWeb-Edu as Parquet files:
             The tokenizer is Mixtral's published one: --data.tokenizer.path FOLDER_WITH_TOKENIZER_JSON
 Command     jaxllm train configs/mixtral_8x7b.py
 Hardware    a v4-128 (64 chips, topology v4:4x4x4)
-Planned     not planned yet
+Planned     for v4:4x4x4 (record plan): 31.9 of 33.0 GB a chip; estimated step 3.98 s, MFU 31%
 Result      not run: no accelerator of that size yet; stepped at tiny size in the tests only
 """
 
