@@ -1,5 +1,8 @@
 """The frame of `report.html`: its markup and style. Nothing in it points outside the file."""
 
+from collections.abc import Iterable
+from html import escape
+
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --card: #f6f7f9; --text: #1c2127; --ink: #5b6570; --faint: #dfe3e8;
   --train: #2f6fde; --validation: #d9622b; }
@@ -28,7 +31,7 @@ th { color: var(--ink); width: 40%; padding-right: 1rem; }
 summary { cursor: pointer; color: var(--ink); margin-bottom: .75rem; }
 """
 
-PAGE = """<!doctype html>
+FRAME = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -42,17 +45,24 @@ PAGE = """<!doctype html>
 <div class="tiles">
 {tiles}
 </div>
-<h2>Curves</h2>
-{curves}
-{sample}
-<h2>Numbers</h2>
-{numbers}
-<h2>Command</h2>
-<pre>{command}</pre>
-<h2>Environment</h2>
-{environment}
-<h2>Recipe</h2>
-{recipe}
+{body}
 </body>
 </html>
 """
+
+
+def page(title: str, subtitle: str, tiles: Iterable[tuple[str, str]], body: str, *, more_style: str = "") -> str:
+    """A whole page.
+
+    Args:
+      tiles: value and what it is, both plain text.
+      body: markup.
+    """
+    shown = "\n".join(f'<div class="tile"><b>{escape(value)}</b><span>{name}</span></div>' for value, name in tiles)
+    return FRAME.format(title=escape(title), subtitle=subtitle, style=STYLE + more_style, tiles=shown, body=body)
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns, from plain text."""
+    body = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
+    return f"<table>\n{body}\n</table>"

@@ -10,10 +10,21 @@ from statistics import median
 from typing import Any
 
 from jaxllm.evaluate.curve import loss_curve, metric_curve
-from jaxllm.evaluate.page import PAGE, STYLE
+from jaxllm.evaluate.page import page, table
 from jaxllm.training.run_log import read_metrics
 
 REPORT_FILE = "report.html"
+BODY = """<h2>Curves</h2>
+{curves}
+{sample}
+<h2>Numbers</h2>
+{numbers}
+<h2>Command</h2>
+<pre>{command}</pre>
+<h2>Environment</h2>
+{environment}
+<h2>Recipe</h2>
+{recipe}"""
 
 
 def write_report(run_dir: Path, *, command: str, sample: str | None = None, results: Mapping[str, Any] | None = None) -> Path:
@@ -32,20 +43,17 @@ def write_report(run_dir: Path, *, command: str, sample: str | None = None, resu
     records = read_metrics(run_dir)
     numbers = {**_logged_numbers(records), **(results or {})}
     shown = {_label(name): _text(name, numbers[name]) for name in sorted(numbers, key=_place)}
-    page = PAGE.format(
-        title=escape(run_dir.resolve().name),
-        subtitle=f"Report of {datetime.now().astimezone():%d %B %Y, %H:%M %Z}".rstrip(),
-        style=STYLE,
-        tiles=_tiles(numbers),
+    body = BODY.format(
         curves=_curves(records),
         sample="" if sample is None else f'<h2>Sample</h2>\n<pre class="sample">{escape(sample)}</pre>',
-        numbers=_table(shown.items()),
+        numbers=table(shown.items()),
         command=escape(command),
         environment=_environment(run_dir / "environment.json"),
         recipe=_recipe(run_dir / "recipe.json"),
     )
+    subtitle = f"Report of {datetime.now().astimezone():%d %B %Y, %H:%M %Z}".rstrip()
     path = run_dir / REPORT_FILE
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page(run_dir.resolve().name, subtitle, _tiles(numbers), body), encoding="utf-8")
     return path
 
 
@@ -140,12 +148,8 @@ def _text(name: str, value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
-def _tiles(numbers: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f'<div class="tile"><b>{escape(_text(name, numbers[name]))}</b><span>{_label(name)}</span></div>'
-        for name in TILES
-        if numbers.get(name) is not None
-    )
+def _tiles(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(_text(name, numbers[name]), _label(name)) for name in TILES if numbers.get(name) is not None]
 
 
 def _curves(records: Sequence[dict]) -> str:
@@ -160,15 +164,10 @@ def _curves(records: Sequence[dict]) -> str:
     return f'{loss_curve(records)}\n<div class="curves">\n{"".join(svg for svg in small if svg is not None)}</div>'
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    body = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
-    return f"<table>\n{body}\n</table>"
-
-
 def _environment(path: Path) -> str:
     if not path.is_file():
         return "<p>The run folder has no environment.json.</p>"
-    return _table((name.replace("_", " "), text) for name, text in _flat(json.loads(path.read_text(encoding="utf-8"))))
+    return table((name.replace("_", " "), text) for name, text in _flat(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

@@ -7,7 +7,7 @@ is passed in and handed back; blocks are chosen by the config.
 
 from jaxllm.models.cache import Cache, init_cache, take_rows, unstack_cache, widen_cache
 from jaxllm.models.config import TransformerConfig
-from jaxllm.models.count import count_params, train_flops_per_token
+from jaxllm.models.count import count_params, num_params, train_flops_per_token
 from jaxllm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, decoder_unembed_parts, unembed_decoder
 from jaxllm.models.experts import router_losses
 from jaxllm.models.head import unembed, unembed_hidden, unembed_parts
@@ -37,6 +37,7 @@ __all__ = [
     "abstract_params",
     "attention_kernel",
     "count_params",
+    "num_params",
     "decoder_unembed_parts",
     "init_cache",
     "init_params",

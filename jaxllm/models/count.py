@@ -1,6 +1,7 @@
 """Parameters and floating-point operations, counted rather than measured."""
 
 import math
+from typing import Any
 
 import jax
 
@@ -13,7 +14,12 @@ from jaxllm.models.vision import VisionConfig
 
 def count_params(config: ModelConfig) -> int:
     """Parameters, tied ones once."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(make_model(config))[0]))
+    return num_params(abstract_params(make_model(config))[0])
+
+
+def num_params(params: Any) -> int:
+    """Parameters in a tree of arrays, or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def train_flops_per_token(config: ModelConfig, seq_len: int) -> float:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxllm.data import open_data
 from jaxllm.hardware import device_kind, peak_flops
-from jaxllm.models import EncoderDecoderConfig, TransformerConfig, VisionConfig
+from jaxllm.models import VisionConfig, num_params
 from jaxllm.plan.collectives import collectives
 from jaxllm.plan.estimate import INTERCONNECTS, cycles_by_part, network_seconds, tpu_step_time
 from jaxllm.plan.here import here_step_time
@@ -25,9 +25,10 @@ from jaxllm.plan.topology import topology_devices, uncached
 from jaxllm.plan.traffic import traffic_bytes
 from jaxllm.plan.work import Phase, Work, work_of
 from jaxllm.recipe import Recipe
+from jaxllm.recipe.device_config import main_stack
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.resolve import FromData, resolved
-from jaxllm.sharding import MeshError, check_divides, make_mesh
+from jaxllm.sharding import MeshError, make_mesh
 
 HERE = "here"
 """In place of a topology: this machine's own devices."""
@@ -73,7 +74,7 @@ def plan_devices(topology: str, slices: int = 1) -> Sequence[Any]:
 def model_sizes(recipe: Recipe) -> FromData:
     """Of vocabulary or labels: the config's, or where it leaves them to the data, the data's."""
     model = recipe.model
-    told = model.num_labels if isinstance(model, VisionConfig) else _stack(model).vocab_size
+    told = model.num_labels if isinstance(model, VisionConfig) else main_stack(model).vocab_size
     if told is not None:
         return FromData.of(model)
     if isinstance(model, VisionConfig):
@@ -88,12 +89,6 @@ def model_sizes(recipe: Recipe) -> FromData:
     return FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data))
 
 
-def _stack(model: Any) -> TransformerConfig:
-    if isinstance(model, EncoderDecoderConfig):
-        return model.decoder
-    return model.encoder if isinstance(model, VisionConfig) else model
-
-
 def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str) -> Mesh:
     mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate, devices=devices)
     if mesh.size != len(devices) and topology != HERE:
@@ -101,7 +96,6 @@ def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str) -> Mesh:
             f"the mesh must use all {len(devices)} devices of {topology}: got {mesh.size}; leave mesh.data out and choose a "
             f"batch_size that the devices divide, or sizes whose product is {len(devices)}"
         )
-    check_divides(mesh, recipe.model.axis_sizes())
     return mesh
 
 
@@ -116,7 +110,7 @@ def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str
         "device": device.device_kind,
         "devices": program.mesh.size,
         "mesh": {axis: size for axis, size in program.mesh.shape.items() if size > 1},
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.abstract.params)),
+        "parameters": num_params(program.abstract.params),
         "tokens_per_step": work.tokens,
         "unit": "images" if isinstance(program.recipe.model, VisionConfig) else "tokens",
         "flops_per_step": work.flops,

@@ -6,9 +6,10 @@ from the model's config. Forward: 2 products of T S N H, 2 FLOPs each; backward,
 
 import math
 
-from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig
+from jaxllm.models import ModelConfig, TransformerConfig
 from jaxllm.models.kernels import BLOCK
 from jaxllm.plan.hlo import Instruction, Program, array_shapes
+from jaxllm.recipe.device_config import main_stack, stacks
 
 PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3, "splash_mqa_fwd": 2, "splash_mqa_dkv": 4}
 """Matrix products of a call, by what its name begins with; dkv that computes the gradient of queries, too, has one more."""
@@ -48,9 +49,7 @@ def visible_share(config: TransformerConfig, length: int) -> float:
 
 def stack_of(op_name: str, model: ModelConfig) -> TransformerConfig:
     """Which of a model's stacks of blocks an operation belongs to."""
-    if isinstance(model, EncoderDecoderConfig):
-        return model.encoder if "encoder" in op_name else model.decoder
-    return model.encoder if isinstance(model, VisionConfig) else model
+    return stacks(model)["encoder"] if "encoder" in op_name and "encoder" in stacks(model) else main_stack(model)
 
 
 def _operand_shapes(instruction: Instruction) -> list[str]:

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxllm.data import ImageDataConfig
-from jaxllm.models import TransformerConfig
 from jaxllm.models.config import Remat
-from jaxllm.plan.kernels import stack_of
 from jaxllm.recipe import Recipe
-from jaxllm.recipe.device_config import replace_stacks
-from jaxllm.recipe.recipe import STACKS
+from jaxllm.recipe.device_config import main_stack, replace_stacks, stacks
 from jaxllm.sharding import AxisSize, MeshConfig, MeshError, check_divides
 
 ROWS = (1, 2, 4, 8, 16, 32)
@@ -42,12 +39,9 @@ class Layout:
     def overrides(self, recipe: Recipe) -> str:
         """The options that make the recipe run in this way; what it already does is left out, but axes that split never."""
         words = [f"--mesh.{axis} {size}" for axis, size in self.mesh.items() if size > 1 or getattr(recipe.mesh, axis) != size]
-        for stack in STACKS:
-            node = recipe
-            for name in stack.split("."):
-                node = getattr(node, name, None)
-            if isinstance(node, TransformerConfig) and node.remat != self.remat:
-                words.append(f"--{stack}.remat {self.remat}")
+        for field, stack in stacks(recipe.model).items():
+            if stack.remat != self.remat:
+                words.append(f"--{f'model.{field}'.rstrip('.')}.remat {self.remat}")
         words += [f"--batch-size {self.batch_size}"] * (self.batch_size != recipe.batch_size)
         words += [f"--accumulate {self.accumulate}"] * (self.accumulate != recipe.accumulate)
         return " ".join(words)
@@ -72,7 +66,7 @@ def layouts(recipe: Recipe, devices: int, slices: int) -> Iterator[Layout]:
 
 def meshes(recipe: Recipe, devices: int) -> Iterator[dict[str, int]]:
     """Sizes of data, fsdp, expert, context and tensor whose product is `devices` and that the model allows."""
-    config = stack_of("decoder", recipe.model)
+    config = main_stack(recipe.model)
     seq_len = getattr(recipe.data, "seq_len", 1)
     parts = [size for size in range(1, devices + 1) if devices % size == 0]
     experts = [size for size in parts if config.experts is not None and config.experts.num_experts % size == 0] or [1]

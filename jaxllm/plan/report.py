@@ -1,10 +1,9 @@
 """`report.html` of a plan: memory bar, roofline, collectives and figures on one page that needs no other file."""
 
-from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from jaxllm.evaluate.page import STYLE
+from jaxllm.evaluate.page import page, table
 from jaxllm.plan.describe import as_json, title
 from jaxllm.plan.memory import advice
 from jaxllm.plan.picture import memory_bar, roofline, time_bars
@@ -18,21 +17,7 @@ PLAN_STYLE = """
 table.wide th { width: auto; }
 table.wide td, table.wide th { padding-right: 1rem; }
 """
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="subtitle">{subtitle}</p>
-<div class="tiles">
-{tiles}
-</div>
-<h2>Memory of a device</h2>
+BODY = """<h2>Memory of a device</h2>
 {memory}
 {time}
 <h2>Sent by a device in a step</h2>
@@ -42,10 +27,7 @@ PAGE = """<!doctype html>
 <h2>Figures</h2>
 {figures}
 <h2>Command</h2>
-<pre>{command}</pre>
-</body>
-</html>
-"""
+<pre>{command}</pre>"""
 
 
 def write_plan_report(plan: Plan, path: Path, *, command: str, price: float | None = None) -> Path:
@@ -55,36 +37,31 @@ def write_plan_report(plan: Plan, path: Path, *, command: str, price: float | No
       command: what was typed to get this plan.
       price: dollars per chip and hour.
     """
-    page = PAGE.format(
-        title=escape(title(plan)),
-        subtitle="Bytes are the compiler's. Times, and what follows from them, are estimates.",
-        style=STYLE + PLAN_STYLE,
-        tiles="\n".join(
-            f'<div class="tile"><b>{escape(value)}</b><span>{name}</span></div>' for name, value in _tiles(plan, price)
-        ),
+    body = BODY.format(
         memory=memory_bar(plan.memory) + _advice(plan),
         time=_time(plan),
         collectives=_collectives(plan),
-        parts=_table((part, f"{share:.1%}") for part, share in plan.shares.items()) if plan.shares else "<p>Not known.</p>",
+        parts=table((part, f"{share:.1%}") for part, share in plan.shares.items()) if plan.shares else "<p>Not known.</p>",
         figures=_figures(plan, price),
         command=escape(command),
     )
-    path.write_text(page, encoding="utf-8")
+    subtitle = "Bytes are the compiler's. Times, and what follows from them, are estimates."
+    path.write_text(page(title(plan), subtitle, _tiles(plan, price), body, more_style=PLAN_STYLE), encoding="utf-8")
     return path
 
 
 def _tiles(plan: Plan, price: float | None) -> list[tuple[str, str]]:
     fits = {True: "fits", False: "does not fit", None: "not known"}[plan.memory.fits]
-    tiles = [("memory", fits), ("parameters", _count(plan.parameters))]
+    tiles = [(fits, "memory"), (_count(plan.parameters), "parameters")]
     if plan.seconds is not None and plan.tokens_per_second is not None:
         tiles += [
-            ("step, estimated", f"{plan.seconds.step:.3g} s"),
-            (f"{plan.unit} per second, estimated", f"{plan.tokens_per_second:,.0f}"),
-            ("MFU, estimated", f"{plan.mfu or 0.0:.1%}"),
-            ("bound by", plan.seconds.bound),
+            (f"{plan.seconds.step:.3g} s", "step, estimated"),
+            (f"{plan.tokens_per_second:,.0f}", f"{plan.unit} per second, estimated"),
+            (f"{plan.mfu or 0.0:.1%}", "MFU, estimated"),
+            (plan.seconds.bound, "bound by"),
         ]
         if price is not None and (cost := plan.dollars_per_billion_tokens(price)) is not None:
-            tiles.append((f"dollars per billion {plan.unit}, estimated", f"{cost:,.2f}"))
+            tiles.append((f"{cost:,.2f}", f"dollars per billion {plan.unit}, estimated"))
     return tiles
 
 
@@ -135,7 +112,7 @@ def _collectives(plan: Plan) -> str:
 def _figures(plan: Plan, price: float | None) -> str:
     simple = {name: value for name, value in as_json(plan, price).items() if isinstance(value, bool | int | float | str)}
     notes = [("note", warning) for warning in plan.warnings]
-    return _table([(name.replace("_", " "), _figure(name, value)) for name, value in simple.items()] + notes)
+    return table([(name.replace("_", " "), _figure(name, value)) for name, value in simple.items()] + notes)
 
 
 def _figure(name: str, value: bool | int | float | str) -> str:
@@ -144,8 +121,3 @@ def _figure(name: str, value: bool | int | float | str) -> str:
     if "bytes" in name:
         return f"{value:,} ({float(value) / 1e9:.3f} GB)"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    body = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
-    return f"<table>\n{body}\n</table>"

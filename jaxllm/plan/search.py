@@ -8,16 +8,16 @@ from typing import Any
 import jax
 
 from jaxllm.hardware import peak_flops
-from jaxllm.models import abstract_params, attention_kernel, make_model, train_flops_per_token
+from jaxllm.models import abstract_params, attention_kernel, make_model, num_params, train_flops_per_token
 from jaxllm.plan.compile import HERE, make_plan, model_sizes, plan_devices
 from jaxllm.plan.estimate import INTERCONNECTS
-from jaxllm.plan.kernels import stack_of
 from jaxllm.plan.layouts import Layout, layouts
 from jaxllm.plan.memory import usable_bytes
 from jaxllm.plan.plan import Plan
 from jaxllm.plan.rates import measured_rates
 from jaxllm.plan.rough import Machine, Model, Rough, rough
 from jaxllm.recipe import Recipe
+from jaxllm.recipe.device_config import main_stack
 from jaxllm.recipe.resolve import resolved
 from jaxllm.training import make_optimizer
 
@@ -72,7 +72,7 @@ def search(
         raise ValueError(f"--compile must be at least 1: got {compiled}")
     devices = plan_devices(topology, slices)
     recipe = resolved(recipe, model_sizes(recipe), recipe.steps)
-    config, model, machine = stack_of("decoder", recipe.model), _model(recipe), _machine(recipe, devices[0])
+    config, model, machine = main_stack(recipe.model), _model(recipe), _machine(recipe, devices[0])
     rows = [(layout, rough(recipe, config, model, machine, layout)) for layout in layouts(recipe, len(devices), slices)]
     if not rows:
         raise ValueError(
@@ -119,14 +119,14 @@ def _model(recipe: Recipe) -> Model:
     optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
     state = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
     return Model(
-        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        parameters=num_params(params),
         optimizer_bytes=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state),
         flops_per_token=train_flops_per_token(recipe.model, getattr(recipe.data, "seq_len", 1)),
     )
 
 
 def _machine(recipe: Recipe, device: Any) -> Machine:
-    config = stack_of("decoder", recipe.model)
+    config = main_stack(recipe.model)
     link = INTERCONNECTS.get(device.device_kind)
     dtype = recipe.model.compute_dtype
     rates = measured_rates(dtype) if link is None else None

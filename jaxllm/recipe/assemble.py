@@ -28,7 +28,7 @@ from jaxllm.models import train_flops_per_token
 from jaxllm.recipe.program import DeviceBatch, Program
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.resolve import FromData, check_size, resolved
-from jaxllm.sharding import MeshError, batch_parts, batch_sharding, check_divides, make_mesh
+from jaxllm.sharding import MeshError, batch_parts, batch_sharding, make_mesh
 from jaxllm.training import TrainState, evaluation_params, jit_eval_step, make_eval_step
 from jaxllm.training.objectives.marks import first_start_id
 
@@ -139,7 +139,6 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
     require_devices()
     mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate)
     _check_processes(mesh)
-    check_divides(mesh, recipe.model.axis_sizes())
     if isinstance(recipe.data, ImageDataConfig):
         data = open_images(recipe.data, seed=recipe.seed)
         known = FromData(len(data.label_names), label_names=data.label_names)

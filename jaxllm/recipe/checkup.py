@@ -12,7 +12,7 @@ from jaxllm.data.source import find_set
 from jaxllm.hardware import Finding
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RUNS
-from jaxllm.sharding import check_divides, make_mesh
+from jaxllm.sharding import make_mesh
 
 GIB = 2**30
 
@@ -34,7 +34,6 @@ def _mesh(recipe: Recipe, num_processes: int) -> Iterator[Finding]:
     devices = jax.devices() * (num_processes if jax.process_count() == 1 else 1)
     try:
         mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate, devices)
-        check_divides(mesh, recipe.model.axis_sizes())
     except ValueError as error:
         yield Finding("broken", str(error), "choose other --mesh sizes or another --batch-size")
         return

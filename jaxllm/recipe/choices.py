@@ -1,6 +1,7 @@
 """What a run leaves to its device and its mesh, in words."""
 
-from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig, kernel_takes
+from jaxllm.models import TransformerConfig, VisionConfig, kernel_takes
+from jaxllm.recipe.device_config import stacks
 from jaxllm.recipe.program import Program
 from jaxllm.sharding import balanced_order, left_whole, use_mesh
 
@@ -8,19 +9,12 @@ from jaxllm.sharding import balanced_order, left_whole, use_mesh
 def describe_choices(program: Program) -> list[str]:
     """One line for who computes attention and how tokens travel to their experts, and one for each dimension that the mesh
     cannot split."""
-    config, length = program.model.config, program.recipe.objective.tokens(program.recipe.data)
+    config = program.model.config
+    length = config.num_tokens if isinstance(config, VisionConfig) else program.recipe.objective.tokens(program.recipe.data)
     with use_mesh(program.mesh):
-        lines = [f"{name}{_stack_choices(stack, length, program)}" for name, stack, length in _stacks(config, length)]
+        told = {field: _stack_choices(stack, length, program) for field, stack in stacks(config).items()}
+    lines = [f"{field}: {words}" if len(told) > 1 else words for field, words in told.items()]
     return lines + left_whole(program.mesh, config.axis_sizes())
-
-
-def _stacks(config: ModelConfig, length: int) -> list[tuple[str, TransformerConfig, int]]:
-    """Name, config and sequence length of each stack of blocks."""
-    if isinstance(config, EncoderDecoderConfig):
-        return [("encoder: ", config.encoder, length), ("decoder: ", config.decoder, length)]
-    if isinstance(config, VisionConfig):
-        return [("", config.encoder, config.num_tokens)]
-    return [("", config, length)]
 
 
 def _stack_choices(stack: TransformerConfig, length: int, program: Program) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxllm.distributed import beat, from_first, is_first, num_processes
 from jaxllm.evaluate import write_report
+from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.recipe.sample import make_sample
@@ -41,7 +42,7 @@ def conclude(
         return
     results = {
         "step": progress.step,
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        "parameters": num_params(state.params),
         job.recipe.objective.reports.unit: progress.examples * job.recipe.objective.tokens(job.recipe.data),
         "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
         "compile_seconds": compile_seconds,

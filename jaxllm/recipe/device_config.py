@@ -20,6 +20,18 @@ def replace_stacks(config: ModelConfig, change: Callable[[TransformerConfig], Tr
     return change(config)
 
 
+def stacks(config: ModelConfig) -> dict[str, TransformerConfig]:
+    """A model's stacks of blocks by the field that holds them, the one that writes last; "" where the config is one itself."""
+    if isinstance(config, EncoderDecoderConfig):
+        return {"encoder": config.encoder, "decoder": config.decoder}
+    return {"encoder": config.encoder} if isinstance(config, VisionConfig) else {"": config}
+
+
+def main_stack(config: ModelConfig) -> TransformerConfig:
+    """The stack that writes, or the only one."""
+    return list(stacks(config).values())[-1]
+
+
 def device_config(config: ModelConfig, mesh: Mesh) -> ModelConfig:
     """The model's config with the loop over layers and the treatment of norms chosen for the mesh's devices."""
     return replace_stacks(config, lambda stack: _stack_config(stack, mesh))

@@ -1,7 +1,6 @@
 """A recipe, run: from a fresh state or the newest good checkpoint to the last step, the evaluation and the report."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -25,6 +24,7 @@ from jaxllm.distributed import (
     num_processes,
 )
 from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
+from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.choices import describe_choices
 from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
@@ -113,7 +113,7 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
 
 def _describe(job: Job, folder: RunFolder) -> str:
     mesh = " x ".join(f"{name} {size}" for name, size in job.mesh.shape.items() if size > 1) or "one device"
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(job.abstract.params))
+    count = num_params(job.abstract.params)
     device = job.mesh.devices.flat[0].device_kind
     used, there = job.mesh.devices.size, jax.device_count()
     why = "the batch does not divide by more" if job.recipe.mesh.data is None else "the mesh is smaller"

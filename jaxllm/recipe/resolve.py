@@ -4,6 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 from jaxllm.models import EncoderDecoderConfig, ModelConfig, VisionConfig
+from jaxllm.recipe.device_config import replace_stacks, stacks
 from jaxllm.recipe.recipe import Recipe
 
 
@@ -48,16 +49,12 @@ def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
 
 def _told(model: ModelConfig, known: FromData) -> ModelConfig:
     if isinstance(model, EncoderDecoderConfig):
-        stacks = {side: dataclasses.replace(stack, vocab_size=stack.vocab_size or known.size) for side, stack in _stacks(model)}
-        return dataclasses.replace(model, start_id=known.start_id if model.start_id is None else model.start_id, **stacks)
+        sized = replace_stacks(model, lambda stack: dataclasses.replace(stack, vocab_size=stack.vocab_size or known.size))
+        return dataclasses.replace(sized, start_id=known.start_id if model.start_id is None else model.start_id)
     if isinstance(model, VisionConfig):
         names = model.label_names or known.label_names
         return dataclasses.replace(model, num_labels=model.num_labels or known.size, label_names=names)
     return dataclasses.replace(model, vocab_size=model.vocab_size or known.size)
-
-
-def _stacks(model: EncoderDecoderConfig):
-    return (("encoder", model.encoder), ("decoder", model.decoder))
 
 
 def check_size(model: ModelConfig, needed: int) -> None:
@@ -69,9 +66,8 @@ def check_size(model: ModelConfig, needed: int) -> None:
                 "leave model.num_labels out to take it from the data"
             )
         return
-    stacks = [(f"model.{side}", stack) for side, stack in _stacks(model)] if isinstance(model, EncoderDecoderConfig) else []
-    for name, stack in stacks or [("model", model)]:
-        given = stack.vocab_size  # type: ignore[union-attr]
+    for field, stack in stacks(model).items():
+        name, given = f"model.{field}".rstrip("."), stack.vocab_size
         if given is not None and given < needed:
             raise ValueError(
                 f"{name}.vocab_size must be at least the tokenizer's: got {given}, the tokenizer has {needed} entries; "

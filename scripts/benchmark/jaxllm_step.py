@@ -4,7 +4,8 @@ The steps are those of `jaxllm train`: the compiled step, fed by the input pipel
 """
 
 import sys
-import time
+
+from turns import serve
 
 from jaxllm.hardware import set_up
 from jaxllm.recipe import assemble, find_recipe
@@ -31,11 +32,7 @@ def main(source: str) -> None:
                 pending.clear()
 
     steps(5)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        steps(int(line))
-        print((time.perf_counter() - start) / int(line), flush=True)
+    serve(steps)
 
 
 if __name__ == "__main__":

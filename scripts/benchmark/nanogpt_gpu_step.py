@@ -7,9 +7,9 @@ python scripts/benchmark/nanogpt_gpu_step.py CHECKOUT BATCH CONTEXT
 
 import json
 import sys
-import time
 
 import torch  # type: ignore[import-not-found]
+from turns import serve
 
 VOCAB = 50304
 
@@ -39,11 +39,7 @@ def main(checkout: str, batch: int, context: int) -> None:
 
     steps(5)
     print(json.dumps({"torch": torch.__version__, "device": torch.cuda.get_device_name()}), flush=True)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        steps(int(line))
-        print((time.perf_counter() - start) / int(line), flush=True)
+    serve(steps)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from a memory-mapped file of tokens, gradient clipping, eager mode, the loss rea
 
 import sys
 import tempfile
-import time
 
 import numpy as np
 import torch  # type: ignore[import-not-found]
+from turns import serve
 
 BATCH, CONTEXT, VOCAB, READ_EVERY = 12, 64, 65, 10
 
@@ -44,11 +44,7 @@ def main(checkout: str, threads: int) -> None:
                     loss.item()
 
         steps(5)
-        print("ready", flush=True)
-        for line in sys.stdin:
-            start = time.perf_counter()
-            steps(int(line))
-            print((time.perf_counter() - start) / int(line), flush=True)
+        serve(steps)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ python scripts/benchmark/synthetic_step.py RECIPE [--field value ...]
 
 import json
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
+from turns import serve
 
 from jaxllm.cli.overrides import override
 from jaxllm.data import DataConfig
@@ -46,11 +46,7 @@ def main(source: str, *overrides: str) -> None:
     steps(3)
     about = {"flops_per_step": flops, "peak_flops": peak, "device": kind, "tokens_per_step": program.tokens_per_step}
     print(json.dumps(about | {"attention_kernel": getattr(program.model.config, "attention_kernel", None)}), flush=True)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        steps(int(line))
-        print((time.perf_counter() - start) / int(line), flush=True)
+    serve(steps)
 
 
 def _random(name: str, field: jax.ShapeDtypeStruct, vocabulary: int) -> jax.Array:
