@@ -5,7 +5,9 @@ Data        any large text, such as FineWeb-Edu as Parquet files:
               jaxllm data build webtext FOLDER --validation-fraction 0.0005 --test-fraction 0
             The tokenizer is Llama 3's published one: --data.tokenizer.path FOLDER_WITH_TOKENIZER_JSON
 Command     jaxllm train configs/llama_1b.py --mesh.fsdp 16
-Hardware    a guess: a v5e-64 for some days; with less memory, more --accumulate
+Hardware    a v4-32 (16 chips, topology v4:2x2x4); on other slices their number of chips as --mesh.fsdp, and with less memory
+            more --accumulate
+Planned     for v4:2x2x4 with --mesh.fsdp 16 (record plan): 7.6 of 33.0 GB a chip; estimated step 2.24 s, MFU 44%
 Result      not run: no accelerator of that size yet; stepped at tiny size in the tests only
 """
 

@@ -11,6 +11,7 @@ os.environ.setdefault("JAXLLM_CACHE", str(Path.home() / ".cache" / "jaxllm" / "t
 import jax  # noqa: E402
 
 from jaxllm.hardware import set_up  # noqa: E402
+from tests.gcs import bucket_url, google  # noqa: E402, F401
 
 set_up()
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,16 +1,13 @@
-"""Orbax, and nothing else that touches arrays on disk: one folder a step, written beside and renamed when complete.
+"""Orbax, and nothing else that touches arrays on disk or in a bucket: one folder a step.
 
     <folder>/<step>/state/        every array, OCDBT on Zarr 3: a fixed small number of files for any number of arrays
     <folder>/<step>/manifest/     `jaxllm.checkpoint.manifest`
-    <folder>/<step>.damaged/      a checkpoint found damaged, out of the way: kept for its owner to look at or delete
 
 Arrays are not compressed: compressing weights saves 8 % of the space and takes four times as long, on the cores that
 the next training steps need.
 """
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,10 +15,6 @@ import orbax.checkpoint as ocp
 
 from jaxllm.checkpoint.manifest import FILE_NAME
 from jaxllm.distributed import num_processes, process_index
-
-UNFINISHED = ".orbax-checkpoint-tmp"
-LEAVING = ".leaving"
-DAMAGED = ".damaged"
 
 
 def make_writer() -> ocp.AsyncCheckpointer:
@@ -52,7 +45,7 @@ def _processes(primary: int, active: set[int]) -> ocp.options.MultiprocessingOpt
     return ocp.options.MultiprocessingOptions(primary_host=primary, active_processes=active)
 
 
-def write(checkpointer: ocp.AsyncCheckpointer, folder: Path, arrays: Mapping[str, jax.Array], manifest: Any) -> None:
+def write(checkpointer: ocp.AsyncCheckpointer, folder: str, arrays: Mapping[str, jax.Array], manifest: Any) -> None:
     """Copy `arrays` to the host and start writing them to `folder`, which appears once everything is in it."""
     state = ocp.args.PyTreeSave(dict(arrays))
     checkpointer.save(folder, args=ocp.args.Composite(state=state, manifest=ocp.args.JsonSave(manifest)))
@@ -68,52 +61,10 @@ def request(wanted: Mapping[str, jax.ShapeDtypeStruct]) -> ocp.args.Composite:
     return ocp.args.Composite(state=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True))
 
 
-def read(checkpointer: ocp.Checkpointer, folder: Path, wanted: ocp.args.Composite) -> ocp.args.Composite:
+def read(checkpointer: ocp.Checkpointer, folder: str, wanted: ocp.args.Composite) -> ocp.args.Composite:
     """The arrays of a `request`, as `state`."""
     return checkpointer.restore(folder, args=wanted)
 
 
 def _first_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
-def finished_steps(folder: Path) -> list[int]:
-    """Steps with a complete folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-
-
-def set_aside(folder: Path, step: int) -> None:
-    """Make room for a new save of `step`, if there is one already."""
-    if (folder / str(step)).exists():
-        (folder / str(step)).rename(folder / f"{step}{LEAVING}")
-
-
-def put_back(folder: Path, step: int) -> None:
-    """Undo `set_aside`."""
-    if (folder / f"{step}{LEAVING}").exists():
-        (folder / f"{step}{LEAVING}").rename(folder / str(step))
-
-
-def keep_as_damaged(folder: Path, step: int) -> None:
-    """Rename a step so that it is no checkpoint any more; an earlier one of that name stays, too."""
-    target, copies = folder / f"{step}{DAMAGED}", 1
-    while target.exists():
-        copies += 1
-        target = folder / f"{step}{DAMAGED}-{copies}"
-    (folder / str(step)).rename(target)
-
-
-def remove_step(folder: Path, step: int) -> None:
-    """Delete a step so that it disappears at once, even if the deletion is interrupted."""
-    set_aside(folder, step)
-    shutil.rmtree(folder / f"{step}{LEAVING}")
-
-
-def remove_unfinished(folder: Path, but: int | None = None) -> None:
-    """Delete what interrupted saves and deletions left behind, except the step `but` that was set aside."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if UNFINISHED in path.name or (path.name.endswith(LEAVING) and path.name != f"{but}{LEAVING}"):
-                shutil.rmtree(path, ignore_errors=True)

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,8 @@ import jax.numpy as jnp
 
 from jaxllm.checkpoint.config import CheckpointError
 from jaxllm.checkpoint.digest import digest
+from jaxllm.checkpoint.in_bucket import InBucket
+from jaxllm.checkpoint.on_disk import OnDisk
 
 FILE_NAME = "manifest.json"
 FORMAT = 1
@@ -58,11 +59,12 @@ class Manifest:
         return {"sha256": _checksum(body), **body}
 
     @staticmethod
-    def read(folder: Path) -> "Manifest":
-        """The manifest in `folder`; raises Damaged unless it is exactly what was written, OSError where it may not be read."""
-        path = folder / FILE_NAME
+    def read(place: OnDisk | InBucket, step: int) -> "Manifest":
+        """The manifest of a step; raises Damaged unless it is exactly what was written, OSError where it may not be read."""
+        name = f"manifest/{FILE_NAME}"
+        path = f"{place.name(step)}/{name}"
         try:
-            body = json.loads(path.read_bytes())
+            body = json.loads(place.read(step, name))
             checksum = body.pop("sha256")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Damaged(f"{path} is missing") from None
@@ -75,7 +77,7 @@ class Manifest:
         body["leaves"] = {name: Leaf(**leaf) for name, leaf in body["leaves"].items()}
         return Manifest(**body)
 
-    def check_fits(self, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str, folder: Path) -> None:
+    def check_fits(self, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str, checkpoint: str) -> None:
         """Raise CheckpointError unless the leaves under `prefix` have the names, types and shapes of `wanted`."""
         problems = []
         stored = {name: leaf for name, leaf in self.leaves.items() if name.startswith(prefix)}
@@ -87,7 +89,7 @@ class Manifest:
         if problems:
             more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise CheckpointError(
-                f"checkpoint {folder} does not fit this model and optimizer: {'; '.join(problems[:4])}{more}. "
+                f"checkpoint {checkpoint} does not fit this model and optimizer: {'; '.join(problems[:4])}{more}. "
                 "Use the recipe that wrote it, or another run folder"
             )
 

@@ -11,8 +11,6 @@ What is saved does not depend on how the arrays were sharded, and `abstract_stat
 """
 
 import errno
-import shutil
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,10 +21,13 @@ import jax
 
 from jaxllm.checkpoint import files
 from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveError, best_steps, steps_to_delete
+from jaxllm.checkpoint.in_bucket import InBucket
 from jaxllm.checkpoint.manifest import Damaged, Manifest, describe, named_leaves
+from jaxllm.checkpoint.on_disk import OnDisk
 from jaxllm.checkpoint.quiet import quiet_orbax
 from jaxllm.checkpoint.verify import read_verified, reason, system_error
 from jaxllm.distributed import from_first, is_first, num_processes
+from jaxllm.hardware.bucket import is_url, local_path
 
 OnDamaged = Callable[[int, str], None]
 
@@ -58,7 +59,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, config: CheckpointConfig | None = None):
-        self._folder = Path(folder).absolute()
+        self._place = InBucket(str(folder)) if is_url(folder) else OnDisk(local_path(folder))
         self._config = config or CheckpointConfig()
         self._checkpointer = files.make_writer()
         self._reader = files.make_reader()
@@ -69,7 +70,7 @@ class Store:
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, oldest first; whether they are good is seen when they are restored."""
-        return files.finished_steps(self._folder)
+        return self._place.steps()
 
     def best_step(self) -> int | None:
         """The saved step with the best metric; None if none was saved with one."""
@@ -93,7 +94,7 @@ class Store:
         self._make_room(step, sum(array.nbytes for array in arrays.values()))
         try:
             with quiet_orbax():
-                files.write(self._checkpointer, self._folder / str(step), arrays, manifest.to_json())
+                files.write(self._checkpointer, self._place.begin(step), arrays, manifest.to_json())
         except Exception as error:
             raise self._undo(step, error, agreed=num_processes() == 1) from error
         self._thread = threading.Thread(target=self._finish, args=(step,), name=f"checkpoint-{step}")
@@ -150,14 +151,14 @@ class Store:
         steps = from_first(self.steps)
         if step is not None and step not in steps:
             there = f"there are {', '.join(map(str, steps))}" if steps else "there are none"
-            raise CheckpointError(f"no checkpoint of step {step} in {self._folder}: {there}")
+            raise CheckpointError(f"no checkpoint of step {step} in {self._place}: {there}")
         if not steps:
-            raise CheckpointError(f"no checkpoint in {self._folder}: train first, or name another run folder")
+            raise CheckpointError(f"no checkpoint in {self._place}: train first, or name another run folder")
         candidates = [s for s in reversed(steps) if step is None or s <= step]
         candidate, arrays, meta, damaged = self._newest_good(candidates, wanted, prefix)
         if step in damaged:
             raise CheckpointError(
-                f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]}): the previous good one is step {candidate}"
+                f"checkpoint {self._place.name(step)} is damaged ({damaged[step]}): the previous good one is step {candidate}"
             )
         self._damaged.update(damaged)
         for bad, why in damaged.items():
@@ -172,13 +173,13 @@ class Store:
         for step in candidates:
             try:
                 with quiet_orbax():
-                    arrays, meta = read_verified(self._reader, self._folder / str(step), wanted, prefix)
+                    arrays, meta = read_verified(self._reader, self._place, step, wanted, prefix)
             except Damaged as damage:
                 damaged[step] = str(damage)
                 continue
             return step, arrays, meta, damaged
         reasons = "; ".join(f"step {bad}: {why}" for bad, why in damaged.items())
-        raise CheckpointError(f"no good checkpoint in {self._folder}: {reasons}")
+        raise CheckpointError(f"no good checkpoint in {self._place}: {reasons}")
 
     def _make_room(self, step: int, size: int) -> None:
         """Has process 0 clear the place; raises SaveError on all processes where it cannot."""
@@ -200,22 +201,18 @@ class Store:
 
     def _clear(self, step: int, size: int) -> None:
         """Clear what interrupted saves left; refuse a disk that is full or read-only before anything is written."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        files.remove_unfinished(self._folder)
-        tempfile.TemporaryFile(dir=self._folder).close()
-        free = shutil.disk_usage(self._folder).free
-        if free < size:
-            message = f"No space left on device, {size / 1e6:.1f} MB needed and {free / 1e6:.1f} MB free"
-            raise OSError(errno.ENOSPC, message)
+        self._place.remove_unfinished()
+        self._place.make_room(size)
         if step in self._damaged:
             self._keep_as_damaged(step)
-        files.set_aside(self._folder, step)
+        self._place.set_aside(step)
 
     def _finish(self, step: int) -> None:
         """The rest of a save, in its own thread: wait for the disk, then delete what need not stay."""
         try:
             with quiet_orbax():
                 self._checkpointer.wait_until_finished()
+            self._place.end(step)
         except Exception as error:
             self._unsaved = self._undo(step, error, agreed=num_processes() == 1)
             self._failures.append(self._unsaved)
@@ -224,36 +221,36 @@ class Store:
             if is_first():
                 self._clean_up()
         except Exception as error:
-            message = f"checkpoint of step {step} is saved, but an older one in {self._folder} could not be read or deleted"
+            message = f"checkpoint of step {step} is saved, but an older one in {self._place} could not be read or deleted"
             self._failures.append(_save_error(f"{message}: {reason(error)}", error))
 
     def _clean_up(self) -> None:
         """Delete what need not stay; damaged checkpoints are renamed, so that they count for nothing and nothing is lost."""
-        files.remove_unfinished(self._folder)
+        self._place.remove_unfinished()
         metrics = self._metrics()
         for bad in self._damaged & set(self.steps()):
             self._keep_as_damaged(bad)
         for old in steps_to_delete(metrics, self._config):
-            files.remove_step(self._folder, old)
+            self._place.remove_step(old)
 
     def _keep_as_damaged(self, step: int) -> None:
-        if (self._folder / str(step)).exists():
-            files.keep_as_damaged(self._folder, step)
+        self._place.keep_as_damaged(step)
         self._damaged.discard(step)
 
     def _undo(self, step: int, error: Exception, *, agreed: bool = True) -> SaveError:
         """Leave the folder as it was before the failed save, and say what happened."""
         try:
             if is_first():
-                files.remove_unfinished(self._folder, but=step)
-                files.put_back(self._folder, step)
+                self._place.remove_unfinished(but=step)
+                self._place.put_back(step)
             steps = self.steps()
             newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
         except OSError as trouble:
             newest = f"Nor could the folder be looked through: {reason(trouble)}"
+        why = reason(self._place.explain(error))
         failure = _save_error(
-            f"checkpoint of step {step} could not be saved in {self._folder}: {reason(error)}. {newest}; make room or make "
-            "the folder writable",
+            f"checkpoint of step {step} could not be saved in {self._place}: {why}. {newest}; make room or make the folder "
+            "writable",
             error,
         )
         failure.agreed = agreed
@@ -264,7 +261,7 @@ class Store:
         metrics = {}
         for step in self.steps():
             try:
-                metrics[step] = Manifest.read(self._folder / str(step) / "manifest").metrics
+                metrics[step] = Manifest.read(self._place, step).metrics
             except Damaged:
                 self._damaged.add(step)
         return {step: values for step, values in metrics.items() if step not in self._damaged}

@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,17 +18,24 @@ import orbax.checkpoint as ocp
 from jaxllm.checkpoint import files
 from jaxllm.checkpoint.config import CheckpointError
 from jaxllm.checkpoint.digest import digest
+from jaxllm.checkpoint.in_bucket import InBucket
 from jaxllm.checkpoint.manifest import Damaged, Manifest
+from jaxllm.checkpoint.on_disk import OnDisk
 from jaxllm.checkpoint.quiet import no_coroutine_warnings
 from jaxllm.distributed import gather, num_processes
 
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 DECODING = (ValueError, KeyError, AttributeError, TypeError)  # what Orbax raises for JSON with a changed key or value
 TENSORSTORE_DAMAGE = ("DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION")
+TENSORSTORE_REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def read_verified(
-    checkpointer: ocp.Checkpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
+    checkpointer: ocp.Checkpointer,
+    place: OnDisk | InBucket,
+    step: int,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    prefix: str,
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     """The arrays named in `wanted`, all there are under `prefix`, and the checkpoint's meta.
 
@@ -39,7 +45,7 @@ def read_verified(
       CheckpointError: it does not fit `wanted`.
     """
     try:
-        manifest, arrays = _read(checkpointer, folder, wanted, prefix)
+        manifest, arrays = _read(checkpointer, place, step, wanted, prefix)
     except Exception as error:
         _agree(error)
         raise
@@ -52,18 +58,22 @@ def read_verified(
 
 
 def _read(
-    checkpointer: ocp.Checkpointer, folder: Path, wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
+    checkpointer: ocp.Checkpointer,
+    place: OnDisk | InBucket,
+    step: int,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    prefix: str,
 ) -> tuple[Manifest, Mapping[str, jax.Array]]:
-    manifest = Manifest.read(folder / "manifest")
-    if str(manifest.step) != folder.name:
-        raise Damaged(f"the folder is named {folder.name} and holds step {manifest.step}")
-    manifest.check_fits(wanted, prefix, folder)
+    manifest = Manifest.read(place, step)
+    if manifest.step != step:
+        raise Damaged(f"the folder is named {step} and holds step {manifest.step}")
+    manifest.check_fits(wanted, prefix, place.name(step))
     request, failure = files.request(wanted), None
-    with no_coroutine_warnings():
+    with no_coroutine_warnings(), place.opened(step) as folder:
         try:
             found = files.read(checkpointer, folder, request)
         except Exception as error:
-            failure = _judge(error, folder)
+            failure = _judge(error, place, step)
     if failure is not None:
         raise failure
     return manifest, found["state"]
@@ -84,34 +94,24 @@ def _agree(error: Exception | None) -> None:
         raise KINDS[worst](f"process {index}: {words}") from None
 
 
-def _judge(error: Exception, folder: Path) -> Exception:
+def _judge(error: Exception, place: OnDisk | InBucket, step: int) -> Exception:
     """What a failed read means: Damaged, an OSError, or `error` itself."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     number = system_error(cause)
     if number is not None and number not in MISSING:
-        return OSError(number, os.strerror(number), getattr(cause, "filename", None) or str(folder))
+        return OSError(number, os.strerror(number), getattr(cause, "filename", None) or place.name(step))
+    explained = place.explain(cause)
+    if isinstance(explained, OSError) and explained is not cause and not isinstance(explained, FileNotFoundError):
+        return explained
     code = re.match(r"([A-Z_]+): ", str(cause))
+    if code is not None and code[1] in TENSORSTORE_REFUSALS and isinstance(cause, ValueError):
+        return OSError(errno.EIO, reason(cause), place.name(step))
     decoding = isinstance(cause, DECODING) and (code is None or code[1] in TENSORSTORE_DAMAGE)
     if decoding or isinstance(cause, OSError):
-        return _refusal(folder) or Damaged(reason(cause))
+        return place.refusal(step) or Damaged(reason(cause))
     return error
-
-
-def _refusal(folder: Path) -> OSError | None:
-    """Why some file in `folder` cannot be opened, if so: Orbax takes one for missing that it is not allowed to see."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    try:
-        for parent, _, names in os.walk(folder, onerror=refuse):
-            for name in names:
-                open(os.path.join(parent, name), "rb").close()
-    except OSError as error:
-        return OSError(error.errno, error.strerror, error.filename)  # a new one: not tied to the failed read's remains
-    return None
 
 
 def reason(error: BaseException) -> str:

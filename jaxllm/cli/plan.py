@@ -34,6 +34,7 @@ def run(argv: list[str]) -> int:
         return 0 if {"-h", "--help"} & set(argv) else 2
     source, *rest = argv
     own, rest = _own_options(rest)
+    _check(own)
     import os
 
     if own.get("--topology"):
@@ -59,8 +60,6 @@ def _search(recipe, place: tuple[str, int], own: dict) -> int:
 
     from jaxllm.plan import as_json, describe_search, search
 
-    if own.get("--phase") not in (None, "train"):
-        raise ValueError(f"--search is for training: got --phase {own['--phase']}; leave one of them out")
     result = search(recipe, *place, compiled=own.get("--compile", 4), say=lambda line: print(line, flush=True))
     print(describe_search(result))
     if own.get("--json"):
@@ -108,6 +107,27 @@ def _own_options(argv: list[str]) -> tuple[dict, list[str]]:
             own[name] = OWN[name](value)
         except ValueError:
             raise ValueError(f"{name} must be a number: got {value!r}") from None
-    if own.get("--phase", "train") not in PHASES:
-        raise ValueError(f"--phase must be one of {', '.join(PHASES)}: got {own['--phase']!r}")
     return own, rest
+
+
+def _check(own: dict) -> None:
+    """Before minutes of compiling."""
+    import math
+    from pathlib import Path
+
+    phase, search = own.get("--phase", "train"), "--search" in own
+    if phase not in PHASES:
+        raise ValueError(f"--phase must be one of {', '.join(PHASES)}: got {phase!r}")
+    if search and phase != "train":
+        raise ValueError(f"--search is for training: got --phase {phase}; leave one of them out")
+    if search and "--report" in own:
+        raise ValueError("--report is of one plan: leave it out of a --search, and plan again with the options that it prints")
+    if "--compile" in own and not search:
+        raise ValueError("--compile is how many layouts a search compiles: got it without --search; leave it out")
+    if "--length" in own and phase == "train":
+        raise ValueError("--length is for --phase prefill or decode: got train, whose sequences are --data.seq-len")
+    if "--price" in own and not 0 < own["--price"] < math.inf:
+        raise ValueError(f"--price must be dollars per chip and hour, above 0: got {own['--price']}")
+    for name in ("--json", "--report"):
+        if name in own and (Path(own[name]).is_dir() or not Path(own[name]).parent.is_dir()):
+            raise ValueError(f"{name} must be a file in a folder that exists: got {own[name]}")

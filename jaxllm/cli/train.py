@@ -14,7 +14,7 @@ Given the folder of a run, goes on from its newest good checkpoint.
 
   --steps N               optimizer steps in all
   --seed N                initial parameters, data order, dropout
-  --run-dir DIR           folder of the run
+  --run-dir DIR           folder of the run, or its URL in a bucket: gs://bucket/folder
   --batch-size N          rows a step, over all devices
   --mesh.data N           copies of the model, each on its share of the batch
   --mesh.fsdp N           parts that parameters and optimizer state are spread over
@@ -31,20 +31,25 @@ Many processes, all with the same command. On Cloud TPU, GKE and under Slurm the
 
   jaxllm train RECIPE --help    every field, with its value in that recipe
 
-SIGTERM or Ctrl-C finish the step, save, and say how to go on.
+SIGTERM, Ctrl-C or the cloud's notice that the machine goes finish the step, save, and say how to go on. The exit code
+is 0, but for the cloud's notice 75: start again, there or elsewhere.
 """
+
+
+STOPPED_BY_CLOUD = 75
+"""Exit code for "try again" (EX_TEMPFAIL of sysexits.h): the run is saved and not at its end, and nobody asked for that."""
 
 
 def run(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         print(HELP, end="")
         return 0 if argv and argv[0] in ("-h", "--help") else 2
-    from jaxllm.distributed import joined
+    from jaxllm.distributed import is_notice, joined
 
     hosts, (source, *rest) = split_hosts(argv)
     with joined(hosts):
-        _train(source, rest, shlex.join(["jaxllm", "train", source, *rest]))
-    return 0
+        ended = _train(source, rest, shlex.join(["jaxllm", "train", source, *rest]))
+    return STOPPED_BY_CLOUD if is_notice(ended) else 0
 
 
 def split_hosts(argv: list[str]) -> "tuple[Hosts, list[str]]":
@@ -67,11 +72,11 @@ def split_hosts(argv: list[str]) -> "tuple[Hosts, list[str]]":
     return Hosts(**vars(options)), rest
 
 
-def _train(source: str, rest: list[str], command: str) -> None:
+def _train(source: str, rest: list[str], command: str) -> str:
     from jaxllm.cli.overrides import override
     from jaxllm.recipe import find_recipe, fit, is_run_folder
 
     recipe = find_recipe(source)
     if is_run_folder(source) and any(option.partition("=")[0] in ("--run-dir", "--run_dir") for option in rest):
         raise ValueError(f"--run-dir is for a recipe: {source} is the folder of a run, which goes on where it is")
-    fit(override(recipe, rest), command=command)
+    return fit(override(recipe, rest), command=command).ended

@@ -1,4 +1,5 @@
-"""Data sets in a bucket: `gs://bucket/sets/stories` and whatever else fsspec reads, copied to the cache when first used.
+"""Data sets, and exported models, in a bucket: `gs://bucket/sets/stories` and whatever else fsspec reads, copied to the cache
+when first used.
 
 Rows are read at random places, thousands of times a second; over a network that takes a copy on the host's own disk.
 """
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from jaxllm.data.whole import write_whole
 from jaxllm.hardware import cache_dir
+from jaxllm.hardware.bucket import bucket_error, open_url
 
 
 def is_url(place: str) -> bool:
@@ -20,18 +22,15 @@ def fetch(url: str) -> Path:
     Raises:
       FileNotFoundError: there is no such folder.
       ValueError: fsspec cannot read this kind of URL here.
+      OSError: what the bucket refuses.
     """
-    import fsspec
-
+    files, path = open_url(url)
     try:
-        files, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        needed = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}.get(url.partition("://")[0])
-        advice = f"pip install {needed}" if needed else "copy it to a disk of this host"
-        raise ValueError(f"{url} cannot be read here ({error}): {advice}") from None
-    found = files.find(path, detail=True)
+        found = files.find(path, detail=True)
+    except Exception as error:
+        raise bucket_error(error, url) or error from error
     if not found:
-        raise FileNotFoundError(f"expected a prepared TFDS data set at {url}: there is nothing, or no access to it")
+        raise FileNotFoundError(f"expected a folder at {url}: there is nothing, or no access to it")
     changes = ("size", "mtime", "updated", "etag", "created")
     state = [(name, *(str(found[name].get(key)) for key in changes)) for name in sorted(found)]
     digest = hashlib.sha256(repr((url, state)).encode()).hexdigest()[:24]

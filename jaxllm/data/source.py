@@ -168,13 +168,20 @@ def find_set(dataset: str, *, data_dir: str | Path | None = None) -> DataSet:
     return DataSet(folder, sizes, tuple(sorted(builder.info.features)))
 
 
-def _folder_of(dataset: str, data_dir: str | Path | None) -> Path:
+def url_of(dataset: str, data_dir: str | Path | None = None) -> str | None:
+    """Where in a bucket a data set is, if it is in one."""
     if is_url(dataset):
-        return _prepared_folder(fetch(dataset), dataset)
-    named_dir, path = datasets_dir(data_dir), Path(dataset).expanduser()
+        return dataset
     given = str(data_dir or os.environ.get("JAXLLM_DATA", ""))
-    if is_url(given) and dataset != SHIPPED and not path.is_absolute():
-        return _prepared_folder(fetch(f"{given.rstrip('/')}/{dataset.replace(':', '/')}"), dataset)
+    if is_url(given) and dataset != SHIPPED and not Path(dataset).expanduser().is_absolute():
+        return f"{given.rstrip('/')}/{dataset.replace(':', '/')}"
+    return None
+
+
+def _folder_of(dataset: str, data_dir: str | Path | None) -> Path:
+    if (url := url_of(dataset, data_dir)) is not None:
+        return _prepared_folder(fetch(url), dataset)
+    named_dir, path = datasets_dir(data_dir), Path(dataset).expanduser()
     if path.is_absolute() or dataset.startswith(".") or "~" in dataset:
         if not path.is_dir():
             raise FileNotFoundError(f"expected a prepared TFDS data set in {path}: there is no such folder")

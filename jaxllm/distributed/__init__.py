@@ -25,11 +25,13 @@ from jaxllm.distributed.joined import (
     process_index,
     unseen_by,
 )
+from jaxllm.distributed.notice import Notice, is_notice
 from jaxllm.distributed.same import Different, code_facts
 
 __all__ = [
     "Different",
     "Hosts",
+    "Notice",
     "agreed_stop",
     "beat",
     "check_coordinator",
@@ -40,6 +42,7 @@ __all__ = [
     "from_first",
     "gather",
     "is_first",
+    "is_notice",
     "joined",
     "limit_steps",
     "num_processes",

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxllm.distributed.leader import PULSE_SECONDS, Leader, Place
+from jaxllm.distributed.leader import LOST_SECONDS, PULSE_SECONDS, Leader, Place
 from jaxllm.distributed.line import Line, Message, readable
 
 VERDICT_SECONDS = 40.0
@@ -31,6 +31,9 @@ LAST_WORDS_SECONDS = 20.0
 """How long a process that failed may go on, to close what it has open and to say what happened."""
 LEAVING_SECONDS = 1.0
 """How long it has then to end by itself."""
+OTHERS_SECONDS = 10.0
+"""How long process 0 waits for the others to end before it does: with it goes JAX's service, and what still needs that is
+ended from C++, in the middle of its last words."""
 
 
 def leave(code: int) -> None:
@@ -114,6 +117,8 @@ class Group:
         self._place = Place(doing="starting" if busy else "done")
         if busy:
             self._step, self._asked, self._stop = -1, False, None
+            if self._leader is None and not self._lines:
+                self._end(f"process 0 ({self.names[0]}), the coordinator, has ended and takes no part in another run")
         self._post({"busy": busy})
 
     def fail(self, error: BaseException) -> None:
@@ -180,7 +185,10 @@ class Group:
                 self._hear(message)
 
     def _lose(self, index: int, reason: str) -> None:
-        self._lines.pop(index).close()
+        line = self._lines.pop(index, None)
+        if line is None:
+            return
+        line.close()
         if self._leader is not None:
             self._leader.lose(index, reason)
         elif self._leader_busy and self._place.doing != "done":
@@ -193,8 +201,10 @@ class Group:
         if self._leader is not None:
             self._leader.judge(self.step_seconds)
             return
-        silent = time.monotonic() - self._leader_seen
-        if self.step_seconds is not None and self._place.limited and silent > self.step_seconds:
+        silent, most = time.monotonic() - self._leader_seen, LOST_SECONDS
+        if self.step_seconds is not None and self._place.limited:
+            most = min(self.step_seconds, most)
+        if silent > most and self._lines and self._leader_busy and self._place.doing != "done":
             self._end(f"process 0 ({self.names[0]}), the coordinator, has said nothing for {silent:.0f} s", stacks=True)
 
     def _hear(self, message: Message) -> None:
@@ -227,7 +237,22 @@ class Group:
             print(f"the stacks of process {self.index}, {place.words()}:", file=sys.stderr, flush=True)
             faulthandler.dump_traceback(all_threads=True)
         print(words, file=sys.stderr, flush=True)
+        self._wait_for_others()
         self._leave(1)
+
+    def _wait_for_others(self) -> None:
+        """Process 0 leaves after those that can still hear it."""
+        if self._leader is None:
+            return
+        deadline = time.monotonic() + OTHERS_SECONDS
+        silent = self._leader.silent()
+        lines = {line: index for index, line in self._lines.items() if index not in silent}
+        while lines and (left := deadline - time.monotonic()) > 0:
+            for line in readable(list(lines), left):
+                try:
+                    line.receive()
+                except (EOFError, ValueError):
+                    lines.pop(line)
 
 
 def _is_broken_connection(error: BaseException) -> bool:

@@ -13,8 +13,9 @@ from jaxllm.distributed.same import Different, differences, fingerprint
 
 T = TypeVar("T")
 
-HEARTBEAT_SECONDS = 50
-"""JAX's own watch over its processes, should ours be caught in a process that does nothing else; it ends them from C++."""
+HEARTBEAT_SECONDS = 100
+"""JAX's own watch over its processes, should ours be caught in a process that does nothing else; it ends them from C++. It may
+do so after half of this, and ours is to be the first."""
 SHUTDOWN_SECONDS = 20
 
 _group: Group | None = None

@@ -13,6 +13,9 @@ PULSE_SECONDS = 2.0
 SILENT_SECONDS = 5 * PULSE_SECONDS
 """After this long without one, a process is called silent where somebody has to be named."""
 
+LOST_SECONDS = 40.0
+"""After this long without one, the process is stopped or out of reach: even while it compiles, its other thread says so."""
+
 RESTART = "start all processes again to go on from the newest checkpoint"
 
 
@@ -43,6 +46,7 @@ class Leader:
         self._why: str | None = None
         self._at: dict[int, int] = {}
         self._idle: set[int] = set()
+        self._left: list[int] = []
         self._over = False
         now = time.monotonic()
         self._places = [Place() for _ in names]
@@ -74,19 +78,29 @@ class Leader:
         """The connection of process `index` is gone."""
         with self._lock:
             if index in self._idle:
+                self._left.append(index)
                 return
             told = f"{self._who(index)} is gone ({reason}), while it was {self._places[index].words()}"
             self.end(f"{told}: was it killed, or its host lost? {RESTART}", but=index)
 
     def judge(self, step_seconds: float | None) -> None:
-        """Looks whether the run hangs: nobody has moved for so long, and everybody should have."""
+        """Looks whether the run hangs: nobody has moved for so long, and everybody should have; or nothing is heard of one."""
         with self._lock:
             now = time.monotonic()
             self._tell_all({"alive": True})
             stuck = now - max(self._moved)
-            if step_seconds is None or stuck < step_seconds or not all(place.limited for place in self._places):
-                return
-            self.end(f"no process has moved for {stuck:.0f} s: {self._missing(now)}. {RESTART}", stacks=True)
+            if step_seconds is not None and stuck >= step_seconds and self._should_move(now, step_seconds):
+                self.end(f"no process has moved for {stuck:.0f} s: {self._missing()}. {RESTART}", stacks=True)
+            lost = [index for index in self.silent(LOST_SECONDS) if index not in self._idle]
+            if lost:
+                told = f"{self._who(lost[0])} has said nothing for {now - self._heard[lost[0]]:.0f} s"
+                where = f"since it was {self._places[lost[0]].words()}: is it stopped, or its network lost?"
+                self.end(f"{told}, {where} {RESTART}", stacks=True)
+
+    def silent(self, seconds: float = SILENT_SECONDS) -> list[int]:
+        """Processes of which nothing was heard for so long."""
+        now = time.monotonic()
+        return [index for index, heard in enumerate(self._heard) if now - heard > seconds]
 
     def end(self, why: str, *, but: int | None = None, stacks: bool = False) -> None:
         """The run is over: everybody hears why, but the one that knows; process 0 last, since it ends with it."""
@@ -96,6 +110,11 @@ class Leader:
         for index in reversed(range(len(self._names))):
             if index != but:
                 self._tell(index, {"over": why, "stacks": stacks})
+
+    def _should_move(self, now: float, step_seconds: float) -> bool:
+        """Whether each process either is where it may not stay, or does not even say where it is."""
+        heard = zip(self._places, self._heard, strict=True)
+        return all(place.limited or now - at >= step_seconds for place, at in heard)
 
     def _who(self, index: int) -> str:
         return f"process {index} ({self._names[index]})"
@@ -118,13 +137,15 @@ class Leader:
 
     def _note_busy(self, index: int, busy: bool) -> None:
         self._idle.difference_update({index}) if busy else self._idle.add(index)
+        if busy and self._left:
+            self.end(f"{self._who(self._left[0])} has ended and takes no part in another run. {RESTART}")
         if index == 0:
             self._why = None
             self._tell_all({"busy": busy})
 
-    def _missing(self, now: float) -> str:
+    def _missing(self) -> str:
         """Which process the others wait for: one that is silent, or is not where most are."""
-        silent = [index for index in range(len(self._names)) if now - self._heard[index] > SILENT_SECONDS]
+        silent = self.silent()
         if silent:
             lost = ", ".join(f"{self._who(i)}, silent since it was {self._places[i].words()}" for i in silent)
             return f"the others wait for {lost}"

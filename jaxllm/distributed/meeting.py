@@ -4,13 +4,17 @@ JAX's own service would end the program from C++ where a process cannot be reach
 port, and keep the connections; then process 0 hands the port to JAX.
 """
 
+import contextlib
 import socket
+import sys
 import time
 
 from jaxllm.distributed.hosts import Hosts
 from jaxllm.distributed.line import Line, Message, readable
 
 RETRY_SECONDS = 0.2
+QUIET_SECONDS = 5.0
+"""After this long a process says what it waits for."""
 GREETING = "jaxllm"
 
 
@@ -49,13 +53,21 @@ def _receive_guests(
     """Until all processes are in `lines`; who has not yet said who it is waits in `guests`."""
     assert hosts.num_processes is not None
     deadline = time.monotonic() + hosts.connect_timeout
+    quiet_until = time.monotonic() + QUIET_SECONDS
     while len(lines) < hosts.num_processes - 1:
-        ready = readable([server, *guests], deadline - time.monotonic())
+        ready = readable([server, *guests, *lines.values()], min(deadline, quiet_until) - time.monotonic())
+        if not ready and time.monotonic() < deadline:
+            _say(f"waiting at {hosts.coordinator} for {_missing(hosts, set(lines))}, for up to {hosts.connect_timeout:g} s")
+            quiet_until = deadline
+            continue
         if not ready:
             raise _refuse(lines, _who_is_missing(hosts, set(lines)))
         if server in ready:
             guests.append(Line(server.accept()[0]))
-        for guest in [line for line in ready if isinstance(line, Line)]:
+        for index in [index for index, line in lines.items() if line in ready]:
+            if _hello(lines[index]) == {}:
+                raise _refuse(lines, f"process {index} ({names[index]}) came and went again: look at what it said")
+        for guest in [line for line in ready if line in guests]:
             hello = _hello(guest)
             if hello is None:
                 continue
@@ -108,14 +120,22 @@ def _problem(hello: Message, hosts: Hosts, there: dict[int, Line]) -> str | None
     return None
 
 
-def _who_is_missing(hosts: Hosts, there: set[int]) -> str:
+def _missing(hosts: Hosts, there: set[int]) -> str:
     assert hosts.num_processes is not None
     missing = [str(index) for index in range(1, hosts.num_processes) if index not in there]
-    names = f"process {missing[0]} is" if len(missing) == 1 else f"processes {', '.join(missing[:16])} are"
+    return f"process {missing[0]}" if len(missing) == 1 else f"processes {', '.join(missing[:16])}"
+
+
+def _who_is_missing(hosts: Hosts, there: set[int]) -> str:
+    missing = _missing(hosts, there)
     return (
-        f"all {hosts.num_processes} processes must come to {hosts.coordinator} within {hosts.connect_timeout:g} s: {names} "
-        "missing; start them at about the same time, and see what they say"
+        f"all {hosts.num_processes} processes must come to {hosts.coordinator} within {hosts.connect_timeout:g} s: {missing} "
+        f"{'are' if ',' in missing else 'is'} missing; start them at about the same time, and see what they say"
     )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _refuse(lines: dict[int, Line], problem: str) -> ValueError:
@@ -131,7 +151,9 @@ def _refuse(lines: dict[int, Line], problem: str) -> ValueError:
 def _come(hosts: Hosts) -> tuple[dict[int, Line], list[str]]:
     deadline = time.monotonic() + hosts.connect_timeout
     line = Line(_connect(hosts, deadline))
-    line.send({"hello": GREETING, "index": hosts.process_index, "count": hosts.num_processes, "host": socket.gethostname()})
+    hello = {"hello": GREETING, "index": hosts.process_index, "count": hosts.num_processes, "host": socket.gethostname()}
+    with contextlib.suppress(OSError):  # then there is no answer, either
+        line.send(hello)
     # Process 0 may have started later than this one, and waits as long from then.
     answer = _answer(line, deadline + hosts.connect_timeout)
     if answer is None:
@@ -146,13 +168,17 @@ def _come(hosts: Hosts) -> tuple[dict[int, Line], list[str]]:
 
 
 def _connect(hosts: Hosts, deadline: float) -> socket.socket:
+    quiet_until = time.monotonic() + QUIET_SECONDS
     while True:
         left = deadline - time.monotonic()
         try:
             return socket.create_connection(hosts.address, timeout=max(0.1, min(10.0, left)))
         except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            if time.monotonic() >= quiet_until:
+                quiet_until = deadline
+                _say(f"waiting for process 0 at {hosts.coordinator} ({reason}), for up to {hosts.connect_timeout:g} s")
             if time.monotonic() + RETRY_SECONDS >= deadline:
-                reason = error.strerror or str(error) or type(error).__name__
                 raise ValueError(
                     f"the coordinator at {hosts.coordinator} must be reachable: process {hosts.process_index} could not "
                     f"reach it within {hosts.connect_timeout:g} s ({reason}); is process 0 running there, and does a "

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 from jaxtyping import Float, Int
 
 from jaxllm.models.config import AttentionKernel, TransformerConfig
@@ -215,9 +215,16 @@ def _splash(
 
     if mesh is None:
         return local(kernel, q, k, v, segments)
-    kernel_spec = kernel.manual_sharding_spec(jax.NamedSharding(mesh, PartitionSpec(q_spec[2], q_spec[1])))
+    kernel_spec = kernel.manual_sharding_spec(jax.NamedSharding(_free(mesh), PartitionSpec(q_spec[2], q_spec[1])))
     layouts = (kernel_spec, q_spec, k_spec, k_spec, segment_specs)
     return map_shards(local, layouts, q_spec)(*jax.tree.map(reshard, (kernel, q, k, v, segments), layouts))
+
+
+def _free(mesh: Mesh | AbstractMesh) -> AbstractMesh:
+    """The mesh without the axes that the code around already goes through by hand, such as stages."""
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    free = {name: kind for name, kind in kinds if kind != AxisType.Manual}
+    return AbstractMesh(tuple(mesh.shape[name] for name in free), tuple(free), axis_types=tuple(free.values()))
 
 
 def _splash_kernel(

@@ -81,14 +81,17 @@ def _through_stages(
     told = given._replace(head_mask=None, dropout_key=None, order=None)
     is_static = isinstance(stacked.local, bool)
 
-    def run(layers: _Layer, x: Array, told: StackInput, number: Array) -> tuple[Array, Array | None]:
-        key = None if given.dropout_key is None else jax.random.fold_in(given.dropout_key, number)
+    def run(own: tuple[_Layer, Array | None], x: Array, told: StackInput, number: Array) -> tuple[Array, Array | None]:
+        layers, keys = own
+        key = None if keys is None else jax.random.fold_in(keys[0], number)
         layers = layers._replace(local=stacked.local) if is_static else layers
         x, out = _run(config, layers, x, told._replace(dropout_key=key, order=given.order), ())
         return x, out.router_logits
 
     layers = stacked._replace(local=None) if is_static else stacked
-    x, router_logits = run_stages(run, layers, x, told, config.microbatches)
+    # One key, as many times as there are layers: on an Explicit mesh a stage sees no array but those split for it.
+    keys = None if given.dropout_key is None else jnp.broadcast_to(given.dropout_key, config.num_layers)
+    x, router_logits = run_stages(run, (layers, keys), x, told, config.microbatches)
     if router_logits is not None:  # outside the layers the stages split rows
         router_logits = shard(router_logits, None, "batch", "time", "label")
     return x, StackOutput(None, None, None, None, None, router_logits)

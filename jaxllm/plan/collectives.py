@@ -13,6 +13,7 @@ Bytes are those that one device sends, by rings: of an array of X bytes, whole, 
 The TPU compiler writes a reduce-scatter as a fusion of an all-reduce and the slice that is kept, and an asynchronous
 collective as a chain of fusions, from `async-collective-start` through those it runs beside to `async-collective-done`, each
 with a copy of it: that is one collective. Channel numbers do not tell collectives apart: all of `shard_map` have the same.
+What goes between the slices of a multi-slice machine is in `slices`.
 """
 
 import re
@@ -24,6 +25,7 @@ import numpy as np
 
 from jaxllm.plan.groups import device_groups, mesh_axes
 from jaxllm.plan.hlo import Computation, Instruction, Program, array_shapes, shape_bytes, shape_elements
+from jaxllm.plan.slices import slice_axes, slice_shape, transfers
 
 KINDS = (
     "all-gather",
@@ -49,12 +51,21 @@ class Collective:
     """Bytes that each device sends, in a step."""
     exposed_bytes: int
     """Those of `bytes` that nothing runs beside: of collectives that the program waits for where they stand."""
+    between_slices: bool = False
+    """Whether it goes over the data centre's network."""
 
 
-def collectives(program: Program, mesh_shape: dict[str, int]) -> list[Collective]:
-    """The collectives of a program, the largest first, each counted once and as often as the loops around it turn."""
-    found: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(lambda: [0, 0, 0])
-    devices = int(np.prod(list(mesh_shape.values())))
+def collectives(
+    program: Program, mesh_shape: dict[str, int], slices: int = 1, bytes_per_cycle: float = 0.0
+) -> list[Collective]:
+    """The collectives of a program, the largest first, each counted once and as often as the loops around it turn.
+
+    Args:
+      bytes_per_cycle: that the network between slices takes from a device while it computes for a cycle.
+    """
+    inside = slice_shape(mesh_shape, slices)
+    found: dict[tuple[str, tuple[str, ...], bool], list[int]] = defaultdict(lambda: [0, 0, 0])
+    devices = int(np.prod(list(inside.values())))
     for instruction, computation, times in program.executed():
         for inner, place in program.inside(instruction, computation):
             kind = inner.opcode.removesuffix("-start")
@@ -63,16 +74,22 @@ def collectives(program: Program, mesh_shape: dict[str, int]) -> list[Collective
             groups = device_groups(inner, devices)
             kept = kept_share(instruction, inner, groups.shape[1])
             kind = "reduce-scatter" if kind == "all-reduce" and kept > 1 else kind
-            totals = found[kind, mesh_axes(groups, mesh_shape)]
             sent = times * sent_bytes(kind, inner, place, groups.shape[1], kept)
-            totals[0] += times
-            totals[1] += sent
-            totals[2] += 0 if _overlaps(instruction, computation) else sent
+            exposed = 0 if _overlaps(instruction, computation) else sent
+            _add(found[kind, mesh_axes(groups, inside), False], times, sent, exposed)
+    for row in transfers(program, slices, bytes_per_cycle):
+        sent, exposed = row.times * row.bytes, round(row.times * (row.bytes - row.hidden_bytes))
+        _add(found[row.kind, slice_axes(mesh_shape, slices), True], row.times, sent, exposed)
     rows = [
-        Collective(kind=kind, axes=axes, count=count, bytes=sent, exposed_bytes=exposed)
-        for (kind, axes), (count, sent, exposed) in found.items()
+        Collective(kind=kind, axes=axes, count=count, bytes=sent, exposed_bytes=exposed, between_slices=between)
+        for (kind, axes, between), (count, sent, exposed) in found.items()
     ]
     return sorted(rows, key=lambda row: -row.bytes)
+
+
+def _add(totals: list[int], *more: int) -> None:
+    for place, value in enumerate(more):
+        totals[place] += value
 
 
 def _goes_on(instruction: Instruction) -> bool:

@@ -13,14 +13,15 @@ from jaxllm.data import open_data
 from jaxllm.hardware import device_kind, peak_flops
 from jaxllm.models import VisionConfig, num_params
 from jaxllm.plan.collectives import collectives
-from jaxllm.plan.estimate import INTERCONNECTS, cycles_by_part, network_seconds, tpu_step_time
+from jaxllm.plan.estimate import INTERCONNECTS, cycles_by_part, network_seconds, seconds_by_part, tpu_step_time
 from jaxllm.plan.here import here_step_time
 from jaxllm.plan.hlo import Program as HloProgram
 from jaxllm.plan.hlo import parse
 from jaxllm.plan.kernels import kernel_flops
 from jaxllm.plan.memory import compiled_memory, refused_memory, usable_bytes
-from jaxllm.plan.plan import Plan
+from jaxllm.plan.plan import Plan, where
 from jaxllm.plan.rates import measured_rates
+from jaxllm.plan.slices import SLOW_NETWORK, slice_shape
 from jaxllm.plan.topology import topology_devices, uncached
 from jaxllm.plan.traffic import traffic_bytes
 from jaxllm.plan.work import Phase, Work, work_of
@@ -29,6 +30,7 @@ from jaxllm.recipe.device_config import main_stack
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.sharding import MeshError, make_mesh
+from jaxllm.sharding.axes import MESH_AXES
 
 HERE = "here"
 """In place of a topology: this machine's own devices."""
@@ -46,7 +48,7 @@ def make_plan(recipe: Recipe, topology: str = HERE, slices: int = 1, phase: Phas
       ValueError: a slice that does not exist, a mesh that does not fit it, a model of unknown size.
     """
     devices = plan_devices(topology, slices)
-    program = Program(resolved(recipe, model_sizes(recipe), recipe.steps), _mesh(recipe, devices, topology))
+    program = Program(resolved(recipe, model_sizes(recipe), recipe.steps), _mesh(recipe, devices, topology, slices))
     work = work_of(program, phase, length)
     start = time.perf_counter()
     lowered = work.lower()
@@ -89,14 +91,18 @@ def model_sizes(recipe: Recipe) -> FromData:
     return FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data))
 
 
-def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str) -> Mesh:
-    mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate, devices=devices)
-    if mesh.size != len(devices) and topology != HERE:
-        raise MeshError(
-            f"the mesh must use all {len(devices)} devices of {topology}: got {mesh.size}; leave mesh.data out and choose a "
-            f"batch_size that the devices divide, or sizes whose product is {len(devices)}"
-        )
-    return mesh
+def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str, slices: int) -> Mesh:
+    rows, asked = recipe.batch_size // recipe.accumulate, math.prod(getattr(recipe.mesh, axis) or 1 for axis in MESH_AXES)
+    mesh = make_mesh(recipe.mesh, rows, devices=devices) if topology == HERE or asked <= len(devices) else None
+    size = asked if mesh is None else mesh.size
+    if size == len(devices) or topology == HERE:
+        assert mesh is not None
+        return mesh
+    if slices > 1 and recipe.mesh.replica * recipe.mesh.stage == 1:
+        hint = f"set --mesh.replica {slices} for a copy of the model on each slice, and a --batch-size that they divide"
+    else:
+        hint = f"leave mesh.data out and choose a batch_size that the devices divide, or sizes whose product is {len(devices)}"
+    raise MeshError(f"the mesh must use all {len(devices)} devices of {where(topology, slices)}: got {size}; {hint}")
 
 
 def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str, Any]:
@@ -135,17 +141,19 @@ def _figures(program: Program, work: Work, compiled: Any, slices: int) -> dict[s
     shape, device = dict(program.mesh.shape), program.mesh.devices.flat[0]
     text = compiled.as_text()
     hlo = parse(text)
-    sent, cycles, traffic = collectives(hlo, shape), cycles_by_part(hlo), traffic_bytes(hlo)
-    kernels = kernel_flops(hlo, program.model.config)
     figures, link = device_kind(device.device_kind), INTERCONNECTS.get(device.device_kind)
+    sent = collectives(hlo, shape, slices, 0.0 if link is None else SLOW_NETWORK / link.clock)
+    cycles, traffic, kernels = cycles_by_part(hlo), traffic_bytes(hlo), kernel_flops(hlo, program.model.config)
     dtype, flops = program.recipe.model.compute_dtype, work.flops / program.mesh.size
     seconds, alone, shares, peak, bandwidth = None, [], {}, None, None
     if link is not None and figures is not None and cycles:
         # A TPU multiplies float32 by its bfloat16 units, at best as fast.
         peak, bandwidth = peak_flops(device.device_kind, dtype) or figures.bf16_flops or math.nan, figures.hbm_bandwidth
-        alone = [network_seconds(row.bytes, row.axes, shape, link, slices) for row in sent]
-        given = {"flops": flops, "traffic": traffic / bandwidth, "kernel_flops": kernels, "peak": peak}
-        seconds, shares = tpu_step_time(hlo, sent, shape, link, slices=slices, **given), _shares(cycles)
+        inside = slice_shape(shape, slices)
+        alone = [network_seconds(row.bytes, row, inside, link) for row in sent]
+        parts = seconds_by_part(hlo, link, kernels, peak)
+        given = {"flops": flops / peak, "compute": sum(parts.values()), "traffic": traffic / bandwidth}
+        seconds, shares = tpu_step_time(sent, inside, link, **given), _shares(parts)
     elif device in jax.devices():
         rates = measured_rates(dtype)
         peak, bandwidth = rates.products, rates.bandwidth[-1][1]
@@ -167,7 +175,7 @@ def _figures(program: Program, work: Work, compiled: Any, slices: int) -> dict[s
     }
 
 
-def _shares(parts: dict[str, int] | dict[str, float]) -> dict[str, float]:
+def _shares(parts: dict[str, float]) -> dict[str, float]:
     total = sum(parts.values())
     return {part: value / total for part, value in parts.items()} if total else {}
 

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from jaxllm.plan.memory import Memory, advice
-from jaxllm.plan.plan import Plan
+from jaxllm.plan.plan import Plan, where
 
 
 def as_json(plan: Plan, price: float | None = None) -> dict[str, Any]:
@@ -83,9 +83,8 @@ def describe(plan: Plan, price: float | None = None) -> str:
 def title(plan: Plan) -> str:
     """What was planned, in a line."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items()) or "one device"
-    where = plan.topology if plan.slices == 1 else f"{plan.slices} slices of {plan.topology}"
     what = "" if plan.phase == "train" else f", {plan.phase}"
-    return f"{plan.recipe}{what} on {where}: {plan.devices} x {plan.device}, mesh {mesh}"
+    return f"{plan.recipe}{what} on {where(plan.topology, plan.slices)}: {plan.devices} x {plan.device}, mesh {mesh}"
 
 
 def memory_rows(memory: Memory) -> list[tuple[str, int]]:
@@ -119,6 +118,7 @@ def _collective_lines(plan: Plan) -> list[str]:
     for row, seconds in zip(plan.collectives, times, strict=True):
         alone = "" if seconds is None else f"   {1e3 * seconds:8.1f} ms alone (estimate)"
         waits = f", {row.exposed_bytes / row.bytes:4.0%} waited for" if row.bytes else ""
+        alone += "   between slices" * row.between_slices
         lines.append(f"  {row.kind:<20}{' '.join(row.axes):<16}{row.count:>7} x {_gigabytes(row.bytes)}{waits}{alone}")
     return [*lines, ""]
 
@@ -127,7 +127,7 @@ def _time_lines(plan: Plan, price: float | None) -> list[str]:
     if plan.seconds is None:
         fits = plan.memory.fits is not False
         return ["no estimate of time: " + ("there are no figures of this device" if fits else "it does not fit")]
-    seconds, source = plan.seconds, "the compiler's cycles; kernels have none" if plan.cycles else "from measured rates"
+    seconds, source = plan.seconds, "the compiler's cycles; kernels by their FLOPs" if plan.cycles else "from measured rates"
     lines = [f"computing by part (estimate: {source})"]
     lines += [f"  {part:<28}{share:6.1%}" for part, share in plan.shares.items()] + [""]
     share = "" if plan.mfu is None or math.isnan(plan.mfu) else f", MFU {plan.mfu:.1%}"

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from jaxllm.plan.collectives import Collective
 from jaxllm.plan.hlo import Program
+from jaxllm.plan.slices import SLOW_NETWORK
 
 KERNEL_EFFICIENCY = 0.5
 """Share of the peak that attention kernels are taken to reach: an assumption."""
-SLOW_NETWORK = 6.25e9
-"""Bytes per second and chip between slices: 25 GB/s a host of four chips, an assumption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +47,17 @@ PARTS = {
 """Model parts, and what marks an operation's name as theirs; the first that fits."""
 
 
-def part_of(op_name: str) -> str:
-    """Which part of the model an operation belongs to."""
+def part_of(op_name: str, times: int) -> str:
+    """Which part of the model an operation belongs to.
+
+    Args:
+      times: that it is executed in a step; what the compiler adds to a loop, such as gathering weights, has no name.
+    """
     for part, mark in PARTS.items():
         if re.search(mark, op_name):
             return part
-    return "other layers" if "Transformer" in op_name or "while" in op_name else "optimizer and the rest"
+    looped = "while" in op_name or (times > 1 and "/" not in op_name)
+    return "other layers" if looped or "Transformer" in op_name else "optimizer and the rest"
 
 
 def cycles_by_part(program: Program) -> dict[str, int]:
@@ -61,18 +65,35 @@ def cycles_by_part(program: Program) -> dict[str, int]:
     cycles: dict[str, int] = {}
     for instruction, _, times in program.executed():
         if instruction.cycles:
-            part = part_of(instruction.op_name)
+            part = part_of(instruction.op_name, times)
             cycles[part] = cycles.get(part, 0) + times * instruction.cycles
     return dict(sorted(cycles.items(), key=lambda row: -row[1]))
 
 
-def network_seconds(sent: int, axes: tuple[str, ...], mesh_shape: dict[str, int], link: Interconnect, slices: int) -> float:
-    """Time to send so many bytes along these mesh axes with nothing beside it. An axis over the whole slice has all of a
-    chip's links, one over a part of it its share of them."""
-    if slices > 1 and {"replica", "stage"} & set(axes):
+def seconds_by_part(program: Program, link: Interconnect, kernel_flops: float, peak: float) -> dict[str, float]:
+    """Seconds of computing, estimated, by part of the model, the largest first; attention's kernels are a part of their own.
+
+    Args:
+      kernel_flops: of one chip.
+      peak: FLOP/s.
+    """
+    parts = {part: cycles / link.clock for part, cycles in cycles_by_part(program).items()}
+    if kernel_flops:
+        parts["attention kernels"] = kernel_flops / (KERNEL_EFFICIENCY * peak)
+    return dict(sorted(parts.items(), key=lambda row: -row[1]))
+
+
+def network_seconds(sent: int, row: Collective, mesh_shape: dict[str, int], link: Interconnect) -> float:
+    """Time to send so many bytes as this collective does, with nothing beside it. Mesh axes over the whole slice have all of a
+    chip's links, those over a part of it their share of them.
+
+    Args:
+      mesh_shape: of one slice.
+    """
+    if row.between_slices:
         return sent / SLOW_NETWORK
-    chips = math.prod(mesh_shape.values()) // slices
-    size = math.prod(mesh_shape[axis] for axis in axes)
+    chips = math.prod(mesh_shape.values())
+    size = math.prod(mesh_shape[axis] for axis in row.axes)
     share = math.log(size) / math.log(chips) if 1 < size < chips else 1.0
     return sent / (link.bandwidth * share)
 
@@ -98,37 +119,35 @@ class StepTime:
 
     @property
     def bound(self) -> str:
-        """What the step waits for most: compute, memory or network."""
+        """network, where it takes longer than computing; otherwise the side of the roofline that the step lies on: memory or
+        compute."""
         if self.hidden + self.exposed > max(self.compute, self.flops):
             return "network"
         return "memory" if self.traffic > self.flops else "compute"
 
 
 def tpu_step_time(
-    program: Program,
     sent: list[Collective],
     mesh_shape: dict[str, int],
     link: Interconnect,
     *,
-    slices: int,
     flops: float,
+    compute: float,
     traffic: float,
-    kernel_flops: float,
-    peak: float,
 ) -> StepTime:
     """The estimate for one chip.
 
     Args:
-      flops: of the model, the chip's share.
+      mesh_shape: of one slice.
+      flops: seconds of the model's FLOPs, the chip's share, at its peak.
+      compute: seconds of computing.
       traffic: seconds that its memory needs.
-      kernel_flops: of kernels without cycles, the chip's.
-      peak: FLOP/s.
     """
-    exposed = sum(network_seconds(row.exposed_bytes, row.axes, mesh_shape, link, slices) for row in sent)
-    alone = sum(network_seconds(row.bytes, row.axes, mesh_shape, link, slices) for row in sent)
+    exposed = sum(network_seconds(row.exposed_bytes, row, mesh_shape, link) for row in sent)
+    alone = sum(network_seconds(row.bytes, row, mesh_shape, link) for row in sent)
     return StepTime(
-        flops=flops / peak,
-        compute=sum(cycles_by_part(program).values()) / link.clock + kernel_flops / (KERNEL_EFFICIENCY * peak),
+        flops=flops,
+        compute=compute,
         traffic=traffic,
         hidden=alone - exposed,
         exposed=exposed,

@@ -49,7 +49,7 @@ def here_step_time(program: Program, rates: Rates, *, flops: float) -> tuple[Ste
             time = operation_time(program, instruction, computation, rates)
             compute += times * time.total
             traffic += times * time.traffic
-            part = part_of(instruction.op_name)
+            part = part_of(instruction.op_name, times)
             parts[part] = parts.get(part, 0.0) + times * time.total
     seconds = StepTime(flops=flops / rates.products, compute=compute, traffic=traffic, hidden=0.0, exposed=exposed)
     return seconds, dict(sorted(parts.items(), key=lambda row: -row[1]))

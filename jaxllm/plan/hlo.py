@@ -58,29 +58,40 @@ class Computation:
     root: str = ""
 
 
+Executed = tuple[Instruction, Computation, int]
+"""An instruction, the computation it is in, and how often it is executed."""
+
+
 @dataclass(frozen=True)
 class Program:
     computations: dict[str, Computation]
     entry: str
 
-    def executed(self) -> Iterator[tuple[Instruction, Computation, int]]:
-        """Every instruction that is scheduled by itself, the computation it is in, and how often it is executed; those inside
-        fusions are not scheduled by themselves. A loop of unknown length counts as one turn (`unknown_loops` names them), and
-        of the branches of a conditional only the one with the most of the compiler's cycles, or else instructions."""
+    def executed(self) -> Iterator[Executed]:
+        """Every instruction that is scheduled by itself: those inside fusions are not. A loop of unknown length counts as one
+        turn (`unknown_loops` names them), and of the branches of a conditional only the one with the most of the compiler's
+        cycles, or else instructions."""
         yield from self._executed(self.entry, 1)
 
-    def _executed(self, name: str, times: int) -> Iterator[tuple[Instruction, Computation, int]]:
+    def _executed(self, name: str, times: int) -> Iterator[Executed]:
         computation = self.computations[name]
         for instruction in computation.instructions.values():
             yield instruction, computation, times
-            if instruction.opcode == "while":
-                turns = trips(self, instruction, computation)
-                yield from self._executed(instruction.called["body"][0], times * (1 if turns is None else turns))
-            elif instruction.opcode in ("call", "async-start"):
-                for called in instruction.called.get("to_apply", ()) + instruction.called.get("calls", ()):
-                    yield from self._executed(called, times)
-            elif branches := instruction.called.get("branches", ()):
-                yield from self._executed(max(branches, key=self._work), times)
+            yield from self._entered(instruction, computation, times)
+
+    def _entered(self, instruction: Instruction, outer: Computation, times: int) -> Iterator[Executed]:
+        if instruction.opcode == "while":
+            turns = trips(self, instruction, outer)
+            yield from self._executed(instruction.called["body"][0], times * (1 if turns is None else turns))
+        elif instruction.opcode in ("call", "async-start"):
+            for called in instruction.called.get("to_apply", ()) + instruction.called.get("calls", ()):
+                yield from self._executed(called, times)
+        elif branches := instruction.called.get("branches", ()):
+            yield from self._executed(max(branches, key=self._work), times)
+
+    def cycles(self, instruction: Instruction, outer: Computation) -> int:
+        """The compiler's cycles of an instruction and of the loops and branches that it enters."""
+        return instruction.cycles + sum(times * inner.cycles for inner, _, times in self._entered(instruction, outer, 1))
 
     def _work(self, name: str) -> tuple[int, int]:
         executed = list(self._executed(name, 1))

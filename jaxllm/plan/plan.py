@@ -63,3 +63,8 @@ class Plan:
     def dollars_per_billion_tokens(self, dollars_per_chip_hour: float) -> float | None:
         speed = self.tokens_per_second
         return None if speed is None else 1e9 / speed / 3600 * self.devices * dollars_per_chip_hour
+
+
+def where(topology: str, slices: int) -> str:
+    """The machine in words."""
+    return topology if slices == 1 else f"{slices} slices of {topology}"

@@ -97,7 +97,7 @@ def _collectives(plan: Plan) -> str:
     rows = (
         (
             row.kind,
-            " ".join(row.axes),
+            " ".join(row.axes) + ", between slices" * row.between_slices,
             f"{row.count:,}",
             f"{row.bytes / 1e9:.3f} GB",
             f"{row.exposed_bytes / row.bytes:.0%}" if row.bytes else "",

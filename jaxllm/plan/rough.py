@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from jaxllm.models import TransformerConfig
 from jaxllm.models.layers import GATED
 from jaxllm.plan.layouts import Layout
+from jaxllm.plan.slices import SLOW_NETWORK
 from jaxllm.recipe import Recipe
 
 # D residual width, F feed-forward width
 
 MATRIX_SHARE = 0.6
 """Share of the peak that matrix products are taken to reach: an assumption, for ranking only."""
+WEIGHT_PASSES = 6
+"""Times that a device reads or writes as much as its layers' whole weights for one part of a batch: gathered and read, forward
+and backward, their gradients written and added up."""
 SAVED: dict[str, tuple[str, ...]] = {
     "none": ("residual", "matrices", "scores", "cheap"),
     "minimal": ("residual", "matrices", "scores"),
@@ -32,6 +36,8 @@ class Machine:
     """FLOP/s."""
     network: float
     """Bytes per second that a device sends to its neighbours."""
+    memory: float
+    """Bytes per second of its memory."""
     capacity: int | None
     kernel: str
     """Who computes attention."""
@@ -95,7 +101,7 @@ def activation_bytes(recipe: Recipe, config: TransformerConfig, machine: Machine
         "residual": D / tensor,
         "matrices": (heads + config.num_heads * config.head_width + gates * top * F + D) / tensor,
         "scores": config.num_heads * getattr(recipe.data, "seq_len", 1) / tensor if machine.kernel == "xla" else 0.0,
-        "cheap": (4 * D + top * F + heads) / tensor,
+        "cheap": 2 * (4 * D + top * F + heads) / tensor,  # norms, rotations and gates are computed in float32
     }
     pieces["cheap"] += 2 * pieces["scores"]
     kept = config.num_layers * sum(pieces[name] for name in SAVED[layout.remat])
@@ -103,7 +109,8 @@ def activation_bytes(recipe: Recipe, config: TransformerConfig, machine: Machine
     vocabulary = config.vocab_size or 0
     pieced = min(tokens, recipe.loss.chunk * layout.rows if recipe.loss.chunk else tokens)
     logits = pieced * vocabulary * (8 + width) / tensor
-    return int(width * tokens * (kept + working) + logits)
+    table = vocabulary * D * (width + 4) / tensor  # gathered, and its gradient
+    return int(width * tokens * (kept + working) + logits + table)
 
 
 def _part_seconds(
@@ -126,4 +133,6 @@ def _part_seconds(
     alone += 3 * keys * config.num_layers * (mesh["context"] - 1)
     if config.experts is not None:
         alone += 4 * config.experts.top_k * activation * config.num_layers * (mesh["expert"] - 1) / mesh["expert"]
-    return max(compute, beside / machine.network) + alone / machine.network
+    between_slices = 2 * held / spread * (mesh["replica"] - 1) / mesh["replica"]
+    weights = WEIGHT_PASSES * held / machine.memory
+    return max(compute, beside / machine.network) + weights + alone / machine.network + between_slices / SLOW_NETWORK

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxllm.hardware import peak_flops
+from jaxllm.hardware import device_kind, peak_flops
 from jaxllm.models import abstract_params, attention_kernel, make_model, num_params, train_flops_per_token
 from jaxllm.plan.compile import HERE, make_plan, model_sizes, plan_devices
 from jaxllm.plan.estimate import INTERCONNECTS
@@ -86,7 +86,7 @@ def search(
             f"no layout of {recipe.name} fits {len(devices)} devices of {(machine.capacity or 0) / 1e9:.1f} GB: the smallest "
             f"needs about {least / 1e9:.1f} GB a device (counted, not compiled); use a larger topology"
         )
-    found = [_compile(recipe, topology, slices, *row, say) for row in chosen(fitting, compiled)]
+    found = compile_best(fitting, compiled, lambda layout, guess: _compile(recipe, topology, slices, layout, guess, say))
     return Search(
         counted=len(rows),
         too_large=len(rows) - len(fitting),
@@ -94,13 +94,22 @@ def search(
     )
 
 
-def chosen(rows: list[tuple[Layout, Rough]], count: int) -> list[tuple[Layout, Rough]]:
-    """The `count` that are counted to be fastest; of each mesh at most two, so that a good one is not all that is tried."""
-    taken: list[tuple[Layout, Rough]] = []
-    for row in sorted(rows, key=lambda row: (-row[1].tokens_per_second, row[1].peak_bytes)):
-        if sum(row[0].mesh == other[0].mesh for other in taken) < 2 and len(taken) < count:
-            taken.append(row)
-    return taken
+def compile_best(rows: list[tuple[Layout, Rough]], count: int, compile_layout: Callable[[Layout, Rough], Found]) -> list[Found]:
+    """Compiles `count` of those that are counted to be fastest. As counting is rough, they are of several kinds: of each mesh
+    at most two, and of each remat policy a fourth where there are others; and after one that does not fit, none that is counted
+    to need as much."""
+    found: list[Found] = []
+    left = sorted(rows, key=lambda row: (-row[1].tokens_per_second, row[1].peak_bytes))
+    while len(found) < count:
+        left = [row for row in left if sum(row[0].mesh == other.layout.mesh for other in found) < 2]
+        new = [row for row in left if sum(row[0].remat == other.layout.remat for other in found) < math.ceil(count / 4)]
+        if not left:
+            break
+        layout, guess = (new or left)[0]
+        found.append(compile_layout(layout, guess))
+        does_not_fit = found[-1].plan is not None and found[-1].plan.memory.fits is False
+        left = [row for row in left if row[0] != layout and not (does_not_fit and row[1].peak_bytes >= guess.peak_bytes)]
+    return found
 
 
 def _compile(recipe: Recipe, topology: str, slices: int, layout: Layout, guess: Rough, say: Callable[[str], None]) -> Found:
@@ -130,9 +139,12 @@ def _machine(recipe: Recipe, device: Any) -> Machine:
     link = INTERCONNECTS.get(device.device_kind)
     dtype = recipe.model.compute_dtype
     rates = measured_rates(dtype) if link is None else None
+    figures = device_kind(device.device_kind)
+    memory = rates.bandwidth[-1][1] if rates is not None else figures.hbm_bandwidth if figures is not None else math.inf
     return Machine(
         peak=rates.products if rates is not None else peak_flops(device.device_kind, dtype) or math.inf,
         network=link.bandwidth if link is not None else rates.sum_bandwidth if rates is not None else math.inf,
+        memory=memory,
         capacity=usable_bytes(device),
         kernel=attention_kernel(config, device),
     )

@@ -21,6 +21,20 @@ SHAPES = {
 """Slices that can be rented, by the number of dimensions; cloud.google.com/tpu/docs."""
 CORES_IN_NAME = ("v4", "v5p")
 """Generations whose accelerator types count cores, two a chip: v5p-32 has 16 chips."""
+CUBE = 4
+"""Chips along each side of the blocks that larger slices in three dimensions are put together from."""
+MOST_CHIPS = {"v4": 4096, "v5p": 6144}
+"""Of one slice, for generations whose slices are put together from such blocks."""
+NEAR = 3
+"""Slices that a message names where there is none of the size asked for."""
+ABSENT_MACHINE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+"""What libtpu asks of the machine that it runs on: without answers it looks for a TPU and for the cloud's metadata server, for
+minutes, and prints a page of warnings. The slice to plan for is told otherwise."""
 
 
 def topology_devices(name: str, slices: int = 1) -> Sequence[Any]:
@@ -35,52 +49,85 @@ def topology_devices(name: str, slices: int = 1) -> Sequence[Any]:
     generation, shape = _parse(name)
     if slices < 1:
         raise ValueError(f"slices must be at least 1: got {slices}")
-    # Without these, libtpu looks for a TPU and for the cloud's metadata server, for minutes.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     _require_libtpu()
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
-    if math.prod(map(int, shape.split("x"))) == 1:
+    if math.prod(_sides(shape)) == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)  # by default a host has four
     if generation == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as on the machine; by default one a core
     try:
-        return topologies.get_topology_desc(f"{generation}:{shape}", platform="tpu", **options).devices
+        with _without_a_tpu():
+            return topologies.get_topology_desc(f"{generation}:{shape}", platform="tpu", **options).devices
     except Exception as error:
         raise ValueError(
             f"topology {generation}:{shape} is not known to this libtpu ({str(error).splitlines()[0][:120]}); "
-            f"slices of {generation} that can be rented: {', '.join(SHAPES[GENERATIONS[generation]])}"
+            f"near it: {_near(generation, math.prod(_sides(shape)))}"
         ) from None
+
+
+@contextlib.contextmanager
+def _without_a_tpu() -> Iterator[None]:
+    """libtpu reads its surroundings when it is first opened: what they do not say is said here, for so long only."""
+    missing = [name for name in ABSENT_MACHINE if name not in os.environ]
+    os.environ.update({name: ABSENT_MACHINE[name] for name in missing})
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
 
 
 def _parse(name: str) -> tuple[str, str]:
     """Generation and shape."""
-    match = re.fullmatch(r"([a-z0-9]+)(?::([0-9x]+)|-([0-9]+))", name.lower())
+    match = re.fullmatch(r"([a-z0-9]+)(?::([0-9]+(?:x[0-9]+)*)|-([0-9]+))", name.lower())
     generation = ALIASES.get(match[1], match[1]) if match else ""
     if match is None or generation not in GENERATIONS:
-        near = difflib.get_close_matches(name.lower().split(":")[0].split("-")[0], [*GENERATIONS, *ALIASES], n=1)
-        hint = f"; did you mean {ALIASES.get(near[0], near[0])}?" if near else ""
+        given = re.split("[:-]", name.lower())[0]
+        near = difflib.get_close_matches(given, [*GENERATIONS, *ALIASES], n=1)
+        hint = f"; did you mean {ALIASES.get(near[0], near[0])}?" if near and near[0] != given else ""
         raise ValueError(
             f"topology must be a TPU generation and a shape or size, such as v5e:4x4 or v5p-32: got {name!r}{hint} "
             f"(generations: {', '.join(GENERATIONS)})"
         )
-    known = SHAPES[GENERATIONS[generation]]
     if match[2] is not None:
-        if len(match[2].split("x")) != GENERATIONS[generation] or not all(part.isdigit() for part in match[2].split("x")):
-            raise ValueError(
-                f"topology of {generation} has {GENERATIONS[generation]} dimensions: got {match[2]!r}; "
-                f"slices that can be rented: {', '.join(known)}"
-            )
+        _check_shape(generation, match[2])
         return generation, match[2]
     factor = 2 if generation in CORES_IN_NAME else 1
     chips = int(match[3]) / factor
-    by_size = {math.prod(map(int, shape.split("x"))): shape for shape in known}
+    by_size = {math.prod(_sides(shape)): shape for shape in SHAPES[GENERATIONS[generation]]}
     if chips not in by_size:
-        names = ", ".join(f"{generation}-{size * factor}" for size in sorted(by_size))
-        raise ValueError(f"there is no {name}: {generation} has {names}; or give a shape, as in {generation}:{known[3]}")
+        raise ValueError(
+            f"there is no {name}: near it are {_near(generation, chips)}; {generation} goes from "
+            f"{generation}-{min(by_size) * factor} to {generation}-{max(by_size) * factor}"
+        )
     return generation, by_size[int(chips)]
+
+
+def _check_shape(generation: str, shape: str) -> None:
+    sides, dimensions = _sides(shape), GENERATIONS[generation]
+    if len(sides) != dimensions:
+        raise ValueError(
+            f"topology of {generation} has {dimensions} dimensions: got {shape!r}; near it are "
+            f"{_near(generation, math.prod(sides))}"
+        )
+    cubes = dimensions == 3 and sides == sorted(sides) and all(side and side % CUBE == 0 for side in sides)
+    if shape not in SHAPES[dimensions] and not (cubes and math.prod(sides) <= MOST_CHIPS[generation]):
+        rule = f", or sides that are multiples of {CUBE}, the smallest first" if dimensions == 3 else ""
+        raise ValueError(f"there is no {generation}:{shape}: near it are {_near(generation, math.prod(sides))}{rule}")
+
+
+def _sides(shape: str) -> list[int]:
+    return [int(side) for side in shape.split("x")]
+
+
+def _near(generation: str, chips: int | float) -> str:
+    """The slices nearest in size, each by its shape and its accelerator type."""
+    factor = 2 if generation in CORES_IN_NAME else 1
+    sizes = {shape: math.prod(_sides(shape)) for shape in SHAPES[GENERATIONS[generation]]}
+    nearest = sorted(sizes, key=lambda shape: abs(math.log(sizes[shape] / max(chips, 0.5))))[:NEAR]
+    return ", ".join(f"{generation}:{shape} ({generation}-{sizes[shape] * factor})" for shape in nearest)
 
 
 def _require_libtpu() -> None:

@@ -33,11 +33,13 @@ def instruction_bytes(program: Program, instruction: Instruction, computation: C
     if instruction.opcode == "fusion":
         fused = program.computations[instruction.called["calls"][0]]
         handed_on = _handed_on(instruction, operands) if fused.name.startswith("async_collective_fusion") else 0
-        return max(0, _fusion_bytes(fused, instruction, operands) - handed_on)
+        return max(0, _fusion_bytes(program, fused, instruction, operands) - handed_on)
     if instruction.opcode in _SLICES:
         return 2 * _memory_bytes(instruction.shape)
     if instruction.opcode == "dynamic-update-slice" and len(operands) > 1:
         return 2 * _memory_bytes(operands[1].shape)
+    if instruction.opcode.endswith("-start") and instruction.opcode != "all-reduce-start":  # its shape names operands, too
+        return _memory_bytes(instruction.shape)
     return _memory_bytes(instruction.shape) + sum(_memory_bytes(operand.shape) for operand in operands)
 
 
@@ -51,12 +53,8 @@ def _handed_on(instruction: Instruction, operands: list[Instruction]) -> int:
     return total
 
 
-def _fusion_bytes(fused: Computation, instruction: Instruction, operands: list[Instruction]) -> int:
-    parameters = {
-        int(inner.rest[1 : inner.rest.index(")")]): inner
-        for inner in fused.instructions.values()
-        if inner.opcode == "parameter" and inner.rest.startswith("(")
-    }
+def _fusion_bytes(program: Program, fused: Computation, instruction: Instruction, operands: list[Instruction]) -> int:
+    parameters = _parameters(fused)
     written, updated = _written(fused, instruction)
     total = written
     for place, operand in enumerate(operands):
@@ -65,10 +63,19 @@ def _fusion_bytes(fused: Computation, instruction: Instruction, operands: list[I
         if inner is None or not whole:
             total += whole
             continue
-        users = [user for user in _users(fused, inner) if user.name not in updated or user.operands[0] != inner.name]
-        sliced = all(user.opcode in _SLICES and user.operands[0] == inner.name for user in users)
-        total += min(whole, sum(shape_bytes(user.shape) for user in users)) if sliced else whole
+        users = [row for row in _users(program, fused, inner) if row[0].name not in updated or row[0].operands[0] != row[1]]
+        sliced = all(user.opcode in _SLICES and user.operands[0] == name for user, name in users)
+        total += min(whole, sum(shape_bytes(user.shape) for user, _ in users)) if sliced else whole
     return total
+
+
+def _parameters(fused: Computation) -> dict[int, Instruction]:
+    """By their place."""
+    return {
+        int(inner.rest[1 : inner.rest.index(")")]): inner
+        for inner in fused.instructions.values()
+        if inner.opcode == "parameter" and inner.rest.startswith("(")
+    }
 
 
 def _written(fused: Computation, instruction: Instruction) -> tuple[int, set[str]]:
@@ -89,12 +96,21 @@ def _unwrapped(fused: Computation, instruction: Instruction) -> Instruction:
     return instruction
 
 
-def _users(fused: Computation, given: Instruction) -> list[Instruction]:
-    """What reads a value, looking through changes of its shape alone."""
+def _users(program: Program, fused: Computation, given: Instruction) -> list[tuple[Instruction, str]]:
+    """What reads a value, and the name that it has there; changes of its shape alone, and fusions in the fusion, are looked
+    through."""
     found = []
     for instruction in fused.instructions.values():
-        if given.name in instruction.operands:
-            found += _users(fused, instruction) if instruction.opcode == "bitcast" else [instruction]
+        if given.name not in instruction.operands:
+            continue
+        if instruction.opcode == "bitcast":
+            found += _users(program, fused, instruction)
+        elif instruction.opcode == "fusion":
+            inner = program.computations[instruction.called["calls"][0]]
+            places = [place for place, name in enumerate(instruction.operands) if name == given.name]
+            found += [row for place in places for row in _users(program, inner, _parameters(inner)[place])]
+        else:
+            found.append((instruction, given.name))
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxllm.distributed import beat, from_first, is_first, num_processes
 from jaxllm.evaluate import write_report
+from jaxllm.evaluate.report import REPORT_FILE
 from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job
 from jaxllm.recipe.run_folder import RunFolder
@@ -47,10 +48,11 @@ def conclude(
         "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
         "compile_seconds": compile_seconds,
     }
-    write_report(folder.path, command=command or f"jaxllm train {folder.path}", sample=sample, results=results)
+    write_report(folder.path, command=command or f"jaxllm train {folder.place}", sample=sample, results=results)
     if ended in WHOLE:
         words = json.dumps({**results, "sample": sample}, indent=2, ensure_ascii=False)
         (folder.path / RESULTS_FILE).write_text(words + "\n", encoding="utf-8")
+    folder.publish()
     _closing_words(job, folder, progress, ended, sample, say)
 
 
@@ -78,11 +80,11 @@ def _on_first(leaf: jax.Array, everywhere: jax.sharding.Sharding) -> np.ndarray 
 
 
 def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, sample: str | None, say: Say) -> None:
-    path = shlex.quote(str(folder.path))
+    path = shlex.quote(str(folder.place))
     if sample is not None:
         say(f"\n{sample.strip()}\n")
     if ended == "patience":
         say(f"stopped at step {progress.step}: no better validation loss in {job.recipe.evaluate.patience} evaluations")
     elif ended != "finished":
         say(f"stopped by {ended} after step {progress.step}, which is saved. Go on with: jaxllm train {path}")
-    say(f"report: {folder.path / 'report.html'}")
+    say(f"report: {folder.place}/{REPORT_FILE}")

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+from jaxllm.hardware.bucket import is_url, local_path
 from jaxllm.interchange import Family, find_family, known_families, published_config, write_folder
 from jaxllm.models import ModelConfig
 from jaxllm.recipe.load import load
@@ -38,7 +39,12 @@ def convert(
       FileExistsError: there is something at `destination`.
       ValueError: no published class, or not the one asked for, says what the config says.
     """
-    destination = Path(destination)
+    if is_url(destination):
+        raise ValueError(
+            f"the destination must be a folder of this host: got {destination}; convert to a folder, and copy that by "
+            f"`gcloud storage cp --recursive FOLDER {destination}`"
+        )
+    destination = local_path(destination)
     if destination.exists():
         raise FileExistsError(f"{destination} must be a new folder: there is something already; name another, or move it away")
     if architecture is not None:

@@ -1,18 +1,21 @@
-"""Which recipe a command means: a Python file, a JSON file, or the folder of a run."""
+"""Which recipe a command means: a Python file, a JSON file, or the folder of a run, on a disk or in a bucket."""
 
 import dataclasses
 import difflib
 import importlib.util
 from pathlib import Path
 
+from jaxllm.hardware.bucket import Bucket, is_url, local_path
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.serialize import check_types, load_json
+from jaxllm.recipe.serialize import RECIPE_FILE, check_types, load_json
+from jaxllm.recipe.working_copy import fetched
 
-RECIPE_FILE = "recipe.json"
 
-
-def is_run_folder(path: str | Path) -> bool:
-    return (Path(path) / RECIPE_FILE).is_file()
+def is_run_folder(place: str | Path) -> bool:
+    """Of a folder, or of a URL in a bucket."""
+    if is_url(place):
+        return Bucket(str(place)).exists(RECIPE_FILE)
+    return (local_path(place) / RECIPE_FILE).is_file()
 
 
 def find_recipe(source: str) -> Recipe:
@@ -22,13 +25,15 @@ def find_recipe(source: str) -> Recipe:
       FileNotFoundError: nothing there; the nearest file is named.
       ValueError: a file that holds no recipe.
     """
-    path = Path(source)
+    if is_url(source) and not is_run_folder(source):
+        raise FileNotFoundError(f"no run in {source}: there is no {RECIPE_FILE}; is that the folder of a run?")
+    path = fetched(source)
     if path.is_dir():
         if not is_run_folder(path):
             recipes = sorted(str(file) for file in path.glob("[!_]*.py"))
             what = f"name one of its recipes: {', '.join(recipes)}" if recipes else "name a run folder or a recipe file"
             raise ValueError(f"{path} is not a run folder: it has no {RECIPE_FILE}; {what}")
-        return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=str(path))
+        return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=source if is_url(source) else str(path))
     if not path.is_file():
         there = sorted(str(file) for folder in {path.parent, Path("configs")} for file in folder.glob("*.py"))
         near = difflib.get_close_matches(source, there, n=1)

@@ -48,11 +48,12 @@ from jaxllm.training import (
 class Fitted:
     """How a run ended."""
 
-    run_dir: Path
+    run_dir: Path | str
+    """The folder, or its URL in a bucket."""
     step: int
     """Steps taken."""
     ended: str
-    """"finished", "patience", or the name of the signal that stopped it."""
+    """"finished", "patience", the name of the signal that stopped it, or what the cloud announced."""
     best_loss: float | None
     """Lowest validation loss; None where there was no evaluation."""
 
@@ -96,10 +97,11 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
                 there, asked = progress.step, job.recipe.steps
                 place = f"of {asked}" if there <= asked else f"where {asked} are asked for"
                 say(f"already at step {there} {place}: to go on, give more than {there} with --steps")
-                return Fitted(folder.path, progress.step, "finished", progress.best_loss)
+                return Fitted(folder.place, progress.step, "finished", progress.best_loss)
             folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None
-            with RunLog(folder.path, job.recipe.log, job.recipe.steps, resume_step, enabled=is_first()) as log:
+            log_config, steps = job.recipe.log, job.recipe.steps
+            with RunLog(folder.path, log_config, steps, resume_step, folder.publish, enabled=is_first()) as log:
                 loop = _loop(job, folder, store, log, train_step, progress)
                 loop.timer.compile_seconds = compile_seconds
                 gather("ready")  # on CPU the first collective waits for the others for 30 s only
@@ -108,7 +110,7 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
                 if ended in WHOLE:
                     _evaluate_test(job, state, log, progress)
         conclude(job, folder, state, progress, ended, compile_seconds, command, say)
-    return Fitted(folder.path, progress.step, ended, progress.best_loss)
+    return Fitted(folder.place, progress.step, ended, progress.best_loss)
 
 
 def _describe(job: Job, folder: RunFolder) -> str:
@@ -120,7 +122,7 @@ def _describe(job: Job, folder: RunFolder) -> str:
     hosts = f", {describe_hosts()}" if num_processes() > 1 else ""
     idle = f" ({there - used} of {there} devices idle: {why})" if used < there else ""
     return (
-        f"{'resuming' if folder.resumes else 'new run'} {folder.path}: {job.recipe.name}, {count:,} parameters, "
+        f"{'resuming' if folder.resumes else 'new run'} {folder.place}: {job.recipe.name}, {count:,} parameters, "
         f"{_a_step(job)} a step, {device}, mesh {mesh}{hosts}{idle}"
     )
 
@@ -145,7 +147,7 @@ def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainSt
         for name, fingerprint in job.identity.items():
             if restored.meta[name] != fingerprint:
                 raise ValueError(
-                    f"the {name} of {folder.path} must be the one that its checkpoint of step {restored.step} was trained "
+                    f"the {name} of {folder.place} must be the one that its checkpoint of step {restored.step} was trained "
                     f"with: it has changed since; put the old {name} back, or start a new run in another --run-dir"
                 )
         say(f"restored step {restored.step}")

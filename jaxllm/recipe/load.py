@@ -11,8 +11,10 @@ from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import ImageDataConfig, Tokenizer
+from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
 from jaxllm.hardware import require_devices, set_up
+from jaxllm.hardware.bucket import is_url, local_path
 from jaxllm.interchange import GenerationDefaults, Published, load_params, open_published, stored_dtypes
 from jaxllm.models import Model, VisionConfig, abstract_params, make_model
 from jaxllm.recipe.assemble import Job, assemble
@@ -22,7 +24,7 @@ from jaxllm.recipe.given import check_source
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.model_folder import is_model_folder, load_model_folder
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.run_folder import RunFolder
+from jaxllm.recipe.run_folder import RunFolder, place_of
 from jaxllm.sharding import MeshConfig, MeshError, make_mesh, shardings_for
 from jaxllm.training import abstract_state, evaluation_params, make_optimizer
 from jaxllm.training.objectives import ImageClassification, PrefixLM
@@ -38,7 +40,8 @@ def load(
         m = jaxllm.load("downloads/smollm2.gguf")                     # a folder or file with one
 
     Args:
-      name_or_path: a run folder, a folder written by `jaxllm convert`, a Hugging Face folder or name, or a GGUF file.
+      name_or_path: a run folder, a folder written by `jaxllm convert`, a Hugging Face folder or name, or a GGUF file. A folder
+        may be in a bucket, "gs://bucket/runs/try": of a run only the parameters are read, of others all is copied to the cache.
       step: the checkpoint of a run to take. By default the one with the best validation loss, else the newest.
       mesh: devices to spread the parameters over. By default the first one alone.
       dtype: "float32" or "bfloat16", to keep and compute in. By default as in a run's recipe, else float32.
@@ -52,9 +55,13 @@ def load(
     require_devices()
     devices = make_mesh(mesh or MeshConfig(data=1))
     if is_run_folder(name_or_path):
-        return _load_run(Path(name_or_path), devices, step, dtype)
+        return _load_run(name_or_path, devices, step, dtype)
     if step is not None:
         raise ValueError(f"step is for the folder of a run: {name_or_path} is none")
+    if is_url(name_or_path):
+        name_or_path = fetch(str(name_or_path))
+    elif str(name_or_path).startswith("file://"):
+        name_or_path = local_path(name_or_path)
     if is_model_folder(name_or_path):
         loaded = load_model_folder(Path(name_or_path), devices, dtype)
     else:
@@ -65,8 +72,8 @@ def load(
     return loaded
 
 
-def _load_run(path: Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:
-    run = open_run(path)
+def _load_run(place: str | Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:
+    run = open_run(place)
     model = make_model(inference_config(run.recipe.model, dtype, mesh))
     params, step = restore_params(run, model, mesh, step)
     eos = () if run.tokenizer is None or run.tokenizer.eos_id is None else (run.tokenizer.eos_id,)
@@ -74,7 +81,7 @@ def _load_run(path: Path, mesh: Mesh, step: int | None, dtype: str | None) -> Lo
         model=model,
         params=params,
         tokenizer=run.tokenizer,
-        source=path,
+        source=run.folder.place,
         generation=GenerationDefaults(eos_ids=eos),
         prefix=isinstance(run.recipe.objective, PrefixLM),
         image_input=_trained_input(run.recipe),
@@ -147,7 +154,7 @@ def open_run(path: str | Path) -> OpenRun:
     """
     if not is_run_folder(path):
         raise ValueError(f"{path} is not a run folder: it has no recipe.json; train first with `jaxllm train`")
-    folder = RunFolder(Path(path), resumes=True)
+    folder = RunFolder(place_of(path), resumes=True)
     recipe = find_recipe(str(path))
     if isinstance(recipe.model, VisionConfig):
         return OpenRun(folder, recipe, None)

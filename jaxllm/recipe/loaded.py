@@ -32,8 +32,8 @@ class Loaded:
     params: Any
     tokenizer: Tokenizer | None
     """None for images, and where a published folder has none."""
-    source: Path
-    """Where it was loaded from."""
+    source: Path | str
+    """Where it was loaded from: a path, or a URL in a bucket."""
     generation: GenerationDefaults = GenerationDefaults()
     """Tokens that end a text, and those that are forced or barred in what it writes."""
     prefix: bool = False

@@ -46,7 +46,7 @@ class Recipe:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What to do when loss or gradient is not finite: stop the run, or skip the update."""
     run_dir: str | None = None
-    """Folder of the run. By default runs/<name>, with a number where that is taken."""
+    """Folder of the run, or its URL, "gs://bucket/folder". By default runs/<name>, with a number where that is taken."""
     model: ModelConfig
     data: DataConfig | ImageDataConfig
     objective: AnyObjective = CausalLM()

@@ -1,8 +1,7 @@
-"""The folder of a run: a new one, or one that goes on. An earlier run is never overwritten."""
+"""The folder of a run, on a disk or in a bucket: a new one, or one that goes on. An earlier run is never overwritten."""
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import os
@@ -13,25 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from jaxllm.data import Tokenizer, load_tokenizer
-from jaxllm.distributed import Different, from_first, is_first, num_processes, unseen_by
+from jaxllm.distributed import Different, from_first, gather, is_first, num_processes, unseen_by
 from jaxllm.hardware import environment
-from jaxllm.recipe.find import RECIPE_FILE, is_run_folder
+from jaxllm.hardware.bucket import PROBE, Bucket, is_url, local_path
+from jaxllm.recipe.claim import claimed_in_bucket, claimed_on_disk
+from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.resolve import FromData, resolved
-from jaxllm.recipe.serialize import differences, from_tree, load_json, save_json, to_tree
+from jaxllm.recipe.serialize import RECIPE_FILE, differences, from_tree, load_json, save_json, to_tree
+from jaxllm.recipe.working_copy import CLAIM_FILE, fetched, working_copy
 
 RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    path: Path
+    place: Path | str
+    """The folder, or its URL in a bucket."""
     resumes: bool
     """Whether an earlier run is there, which goes on."""
 
     @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    def path(self) -> Path:
+        """Where its files are worked on: the folder itself, or the working copy of a URL."""
+        return working_copy(self.place).path if isinstance(self.place, str) else self.place
+
+    @property
+    def checkpoints(self) -> str:
+        return f"{self.place}/checkpoints"
 
     @property
     def tokenizer(self) -> Path:
@@ -39,7 +47,14 @@ class RunFolder:
 
     def load_tokenizer(self) -> Tokenizer | None:
         """The run's own tokenizer, once it has been stored."""
+        if self.resumes:
+            fetched(self.place)
         return load_tokenizer(self.tokenizer) if self.tokenizer.is_dir() else None
+
+    def publish(self) -> None:
+        """Files worked on here are in the bucket afterwards, where that is the place; raises OSError."""
+        if isinstance(self.place, str):
+            working_copy(self.place).publish()
 
     def write_description(self, recipe: Recipe, tokenizer: Tokenizer | None) -> None:
         """recipe.json, environment.json and the tokenizer, of text; the recipe comes last, so that it marks a whole folder."""
@@ -52,37 +67,39 @@ class RunFolder:
             tokenizer.save(unfinished)
             unfinished.rename(self.tokenizer)
         save_json(dataclasses.replace(recipe, run_dir=None), self.path / RECIPE_FILE)
+        self.publish()
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Makes the folder and keeps other runs out of it; a folder in which nothing came to be is taken away.
+        """Keeps other runs out of the folder.
 
         Raises:
-          ValueError: another run trains in it.
+          ValueError: another run trains in it, or did until now.
           Different: not all processes of this run see it.
         """
         if not is_first():
             self._check_shared()
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ValueError(f"another process is training in {self.path}: wait for it, or choose another --run-dir") from None
-        try:
+        claim = claimed_on_disk(self.place) if isinstance(self.place, Path) else claimed_in_bucket(Bucket(self.place))
+        with claim:
+            self._check_unchanged()
             self._check_shared()
             yield
-        finally:
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-            os.close(handle)
+
+    def _check_unchanged(self) -> None:
+        """What was read of the folder before it was claimed may have changed since; in a bucket its files are copied again."""
+        if is_run_folder(self.place) != self.resumes:
+            raise ValueError(f"another process has begun a run in {self.place} meanwhile: start again to go on with it")
+        if isinstance(self.place, str):
+            fetched(self.place)
 
     def _check_shared(self) -> None:
         """Refuses a folder of which each host has its own: process 0 alone would write to the right one."""
         if num_processes() == 1:
+            return
+        if isinstance(self.place, str):
+            self._check_access(Bucket(self.place))
             return
         mark = from_first(self._leave_mark)
         unseen = unseen_by(mark)
@@ -90,14 +107,25 @@ class RunFolder:
             Path(mark).unlink()
         if unseen:
             raise Different(
-                f"the run folder must be on storage that all processes share: {self.path} of process 0 is not seen by process "
-                f"{', '.join(unseen[:8])}; give a --run-dir that all hosts mount"
+                f"the run folder must be on storage that all processes share: {self.place} of process 0 is not seen by process "
+                f"{', '.join(unseen[:8])}; give a --run-dir that all hosts mount, or a gs:// URL"
             )
 
     def _leave_mark(self) -> str:
         handle, mark = tempfile.mkstemp(prefix=".shared-", dir=self.path.absolute())
         os.close(handle)
         return mark
+
+    def _check_access(self, bucket: Bucket) -> None:
+        """Each process must see the claim of process 0."""
+        claim = from_first(lambda: CLAIM_FILE)  # which is there by now
+        try:
+            problem = "" if bucket.exists(claim) else "does not see what process 0 wrote"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        found = [f"{index} ({text})" for index, text in enumerate(gather(problem)) if text]
+        if found:
+            raise Different(f"all processes must reach {self.place}, which is not so for process {'; '.join(found[:4])}")
 
 
 def agree_on_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
@@ -107,12 +135,13 @@ def agree_on_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
     def choose() -> dict[str, Any]:
         folder, fixed = choose_folder(recipe)
         chosen.append((folder, fixed))
-        return {"path": str(folder.path.absolute()), "resumes": folder.resumes, "recipe": to_tree(fixed)}
+        place = folder.place if isinstance(folder.place, str) else str(folder.place.absolute())
+        return {"place": place, "resumes": folder.resumes, "recipe": to_tree(fixed)}
 
     told = from_first(choose)
     if chosen:
         return chosen[0]
-    return RunFolder(Path(told["path"]), told["resumes"]), from_tree(Recipe, told["recipe"], "", "process 0")
+    return RunFolder(place_of(told["place"]), told["resumes"]), from_tree(Recipe, told["recipe"], "", "process 0")
 
 
 def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
@@ -125,9 +154,9 @@ def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
     if recipe.run_dir is None:
         names = itertools.chain([recipe.name], (f"{recipe.name}-{number}" for number in itertools.count(2)))
         return RunFolder(next(RUNS / name for name in names if not (RUNS / name).exists()), resumes=False), recipe
-    path = _on_disk(recipe.run_dir)
-    if is_run_folder(path):
-        earlier = load_json(path / RECIPE_FILE)
+    place = place_of(recipe.run_dir)
+    if is_run_folder(place):
+        earlier = load_json(fetched(place) / RECIPE_FILE)
         decay_steps = earlier.optimizer.schedule.decay_steps or earlier.steps
         here = resolved(recipe, FromData.of(earlier.model), decay_steps)
         other = differences(earlier, here)
@@ -135,22 +164,26 @@ def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
             name, (there, wanted) = next(iter(other.items()))
             more = f" and {len(other) - 1} more" if len(other) > 1 else ""
             raise ValueError(
-                f"run folder {path} holds a run of another recipe: {name} is {there!r} there and {wanted!r} here{more}; "
-                f"choose another --run-dir, or go on with that run by `jaxllm train {path}`"
+                f"run folder {place} holds a run of another recipe: {name} is {there!r} there and {wanted!r} here{more}; "
+                f"choose another --run-dir, or go on with that run by `jaxllm train {place}`"
             )
-        return RunFolder(path, resumes=True), here
-    if path.exists() and (not path.is_dir() or any(entry.name not in LEFTOVERS for entry in path.iterdir())):
-        raise ValueError(f"{path} exists and is not a run folder (it has no {RECIPE_FILE}): choose another --run-dir")
-    return RunFolder(path, resumes=False), recipe
+        return RunFolder(place, resumes=True), here
+    if _is_taken(place):
+        raise ValueError(f"{place} exists and is not a run folder (it has no {RECIPE_FILE}): choose another --run-dir")
+    fetched(place)
+    return RunFolder(place, resumes=False), recipe
 
 
-def _on_disk(place: str) -> Path:
-    if "://" in place.removeprefix("file://"):
-        raise ValueError(
-            f"run_dir must be a folder of the file system: got {place}; mount the bucket on every host (for gs://, "
-            "gcsfuse BUCKET /mnt/BUCKET) and give --run-dir /mnt/BUCKET/..."
-        )
-    return Path(place.removeprefix("file://"))
+def place_of(named: str | Path) -> Path | str:
+    """A folder as a path, or its URL in a bucket."""
+    return Bucket(str(named)).url if is_url(named) else local_path(named)
+
+
+def _is_taken(place: Path | str) -> bool:
+    """Whether there is something else than what a run killed at its start leaves."""
+    if isinstance(place, str):
+        return any(not name.startswith((*LEFTOVERS, CLAIM_FILE, PROBE)) for name in Bucket(place).names())
+    return place.exists() and (not place.is_dir() or any(entry.name not in LEFTOVERS for entry in place.iterdir()))
 
 
 LEFTOVERS = ("environment.json", "tokenizer", "tokenizer.new")

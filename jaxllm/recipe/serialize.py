@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from jaxllm.recipe.recipe import MAY_CHANGE, Recipe
 
 T = TypeVar("T")
+RECIPE_FILE = "recipe.json"
+"""Of a run folder."""
 
 
 def save_json(recipe: Recipe, path: Path) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
-from jaxllm.sharding.axes import spec
+from jaxllm.sharding.axes import axis_names, spec
 
 
 def current_mesh() -> jax.sharding.AbstractMesh | None:
@@ -149,7 +149,24 @@ def map_shards(function: Callable, given: Any, out: Any, axes: Collection[str] |
     assert mesh is not None
     free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
     names = free if axes is None else set(axes)
-    return jax.shard_map(function, in_specs=given, out_specs=out, axis_names=names, check_vma=False)
+    mapped = jax.shard_map(function, in_specs=given, out_specs=out, axis_names=names, check_vma=False)
+    if not is_explicit(mesh):
+        return mapped
+
+    def call(*operands: Any) -> Any:  # JAX 0.12 refuses operands in another layout there
+        is_spec = lambda node: isinstance(node, PartitionSpec)  # noqa: E731
+        lay_out = lambda spec, part: jax.tree.map(lambda x: _split_as(x, spec, names), part)  # noqa: E731
+        return mapped(*jax.tree.map(lay_out, given, operands, is_leaf=is_spec))
+
+    return call
+
+
+def _split_as(x: Array, partition: PartitionSpec, axes: Collection[str]) -> Array:
+    """`x` on an Explicit mesh, split over some mesh axes as `partition` says, and over others as it is."""
+    own = jax.typeof(x).sharding.spec
+    wanted = [axis_names(entry) for entry in (*partition, *[None] * (len(own) - len(partition)))]
+    kept = [tuple(axis for axis in axis_names(entry) if axis not in axes) for entry in own]
+    return jax.sharding.reshard(x, PartitionSpec(*((*new, *old) or None for new, old in zip(wanted, kept, strict=True))))
 
 
 def scatter_sum(x: Array, axes: str | tuple[str, ...], dimension: int) -> Array:

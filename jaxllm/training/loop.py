@@ -195,7 +195,7 @@ def _save(
     loop: Loop, state: TrainState, progress: Progress, validation: dict[str, float] | None, *, must_succeed: bool
 ) -> None:
     """A failed save on the way does not end the run: the next one may find room again, and the last one must."""
-    loop.log.flush()
+    loop.log.settle()
     _warn_of_failures(loop)
     try:
         loop.store.save(progress.step, state, {"progress": vars(progress).copy(), **loop.identity}, metrics=validation)

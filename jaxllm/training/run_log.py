@@ -15,8 +15,12 @@ from uuid import uuid4
 
 import jax
 
+from jaxllm.hardware.bucket import Bucket, is_url, local_path
+
 METRICS_FILE = "metrics.jsonl"
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
+SECONDS_BETWEEN_PUBLISHING = 30.0
+"""At least so long between two times that a log is sent to a bucket, checkpoints and evaluations aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class RunLog:
     """The log of one run, kept open while the run trains.
 
     `train` only stores what it is given; the values may still be on their way on the device. Every `config.every`
-    steps, and at each evaluation, they are fetched at once and written. Call `flush` before a checkpoint is saved:
+    steps, and at each evaluation, they are fetched at once and written. Call `settle` before a checkpoint is saved:
     then no step that a resumed run skips can be missing from the log.
 
         with RunLog(folder, LogConfig(), total_steps=2000) as log:
@@ -49,6 +53,7 @@ class RunLog:
     Args:
       resume_step: the last step that the restored checkpoint has seen: later lines of `metrics.jsonl`, and a line cut
         short by a kill, are dropped. None starts the file afresh.
+      publish: sends what is in the folder to the bucket where the run is, if it is in one.
       enabled: False on every process but the first: nothing is written or printed.
     """
 
@@ -58,11 +63,14 @@ class RunLog:
         config: LogConfig,
         total_steps: int,
         resume_step: int | None = None,
+        publish: Callable[[], None] | None = None,
         *,
         enabled: bool = True,
     ):
         self.config = config
         self.enabled = enabled
+        self._publish = publish
+        self._next_publish = 0.0
         self._pending: list[tuple[int, Mapping[str, Any]]] = []
         self._closing = ExitStack()
         self._sinks: list[Callable[[list[dict]], None]] = []
@@ -96,6 +104,7 @@ class RunLog:
         for write in self._sinks:
             write([record])
         self._line.show_evaluation(record)
+        self._send()
 
     def message(self, text: str) -> None:
         """Prints `text` above the live line."""
@@ -115,11 +124,30 @@ class RunLog:
         for write in self._sinks:
             write(records)
         self._line.show_train(records[-1])
+        if time.monotonic() >= self._next_publish:
+            self._send()
+
+    def settle(self) -> None:
+        """As `flush`, and in a bucket, too, all is there: to be called before a checkpoint is saved."""
+        self.flush()
+        self._send()
 
     def close(self) -> None:
         """Writes what is left and closes every file. Closing twice is harmless."""
         with self._closing:
-            self.flush()
+            self.settle()
+
+    def _send(self) -> None:
+        """Each object is sent whole, since none can be appended to: the larger the log grows, the less often."""
+        if self._publish is None or not self.enabled:
+            return
+        begin = time.monotonic()
+        try:
+            self._publish()
+        except OSError as error:
+            self.message(f"warning: the log is behind in the bucket: {error.filename}: {error.strerror or error}")
+        seconds = time.monotonic() - begin
+        self._next_publish = time.monotonic() + max(SECONDS_BETWEEN_PUBLISHING, 100 * seconds)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -128,16 +156,17 @@ class RunLog:
         self.close()
 
 
-def read_metrics(folder: Path) -> list[dict]:
-    """The lines of `metrics.jsonl` in a run folder, in order. A last line that a kill cut short is left out."""
-    path = Path(folder) / METRICS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"A run folder holds {METRICS_FILE}: there is none in {folder}. Check the path.")
-    return [record for _, record in _complete_lines(path)]
+def read_metrics(folder: str | Path) -> list[dict]:
+    """The lines of `metrics.jsonl` in a run folder, or at its URL, in order. A last line that a kill cut short is left out."""
+    try:
+        content = Bucket(str(folder)).read(METRICS_FILE) if is_url(folder) else (local_path(folder) / METRICS_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"A run folder holds {METRICS_FILE}: there is none in {folder}. Check the path.") from None
+    return [record for _, record in _complete_lines(content, f"{folder}/{METRICS_FILE}")]
 
 
-def _complete_lines(path: Path) -> list[tuple[bytes, dict]]:
-    *lines, cut_short = path.read_bytes().split(b"\n")
+def _complete_lines(content: bytes, path: str) -> list[tuple[bytes, dict]]:
+    *lines, cut_short = content.split(b"\n")
     del cut_short  # every complete line ends in a newline, so this is empty or half a line
     parsed = []
     for number, line in enumerate(lines, start=1):
@@ -164,7 +193,7 @@ def _open_metrics(folder: Path, resume_step: int | None, opened: ExitStack) -> C
     if resume_step is None:
         path.unlink(missing_ok=True)
     elif path.is_file():
-        kept = [line + b"\n" for line, record in _complete_lines(path) if record["step"] <= resume_step]
+        kept = [line + b"\n" for line, record in _complete_lines(path.read_bytes(), str(path)) if record["step"] <= resume_step]
         replacement = path.with_suffix(".jsonl.new")
         replacement.write_bytes(b"".join(kept))
         os.replace(replacement, path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxllm.checkpoint import CheckpointConfig, CheckpointError, Store
-from jaxllm.checkpoint.files import remove_step
+from jaxllm.checkpoint.on_disk import OnDisk
 from tests.checkpoint.states import abstract, assert_same, train_state
 
 SHAPES = abstract(train_state())
@@ -313,5 +313,5 @@ def test_interrupted_deletion_is_no_damage(folder, monkeypatch):
     """A step disappears before its files do."""
     monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        remove_step(folder, 10)
+        OnDisk(folder).remove_step(10)
     assert Store(folder).steps() == [5]

@@ -25,8 +25,8 @@ DAMAGED = """
     for step in (1, 2):
         store.save(step, state, {})
     store.wait()
-    data = sorted((store._folder / "2" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
-    for path in (*data[-2:], store._folder / "2" / "state" / "manifest.ocdbt"):
+    data = sorted((store._place.folder / "2" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    for path in (*data[-2:], store._place.folder / "2" / "state" / "manifest.ocdbt"):
         good = path.read_bytes()
         path.write_bytes(good[:50])
         store.restore(state, on_damaged=lambda step, message: print(step))

@@ -120,7 +120,7 @@ def test_old_one_cannot_be_deleted(tmp_path, monkeypatch):
     def remove_step(folder, step):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("jaxllm.checkpoint.files.remove_step", remove_step)
+    monkeypatch.setattr("jaxllm.checkpoint.on_disk.OnDisk.remove_step", remove_step)
     store.save(2, train_state(2), {})
     store.wait()
     message = "step 2 is saved, but an older one in .* could not be read or deleted: Permission denied"
@@ -147,7 +147,7 @@ FILE_SIZE_LIMIT = """
         store.wait()
     except SaveError as error:
         print(error, error.errno)
-    print(store.steps(), sorted(path.name for path in store._folder.iterdir()))
+    print(store.steps(), sorted(path.name for path in store._place.folder.iterdir()))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     store.save(3, state, {})
     store.close()

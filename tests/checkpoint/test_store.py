@@ -104,7 +104,7 @@ def test_params_alone(store):
     blank = bytes(state.opt_state[1]["mu"]["table"].nbytes)
     wanted = bytes(memoryview(jax.device_get(state.opt_state[1]["mu"]["table"])).cast("B"))
     hits = 0
-    for path in (store._folder / "1").rglob("*"):
+    for path in (store._place.folder / "1").rglob("*"):
         if path.is_file() and wanted in path.read_bytes():
             path.write_bytes(path.read_bytes().replace(wanted, blank))
             hits += 1
@@ -130,7 +130,7 @@ def test_readable_by_plain_orbax(store):
     store.save(1, state, {})
     store.wait()
     item = {"params/kernel": jax.ShapeDtypeStruct((6,), jnp.float32, sharding=state["params"]["kernel"].sharding)}
-    found = ocp.StandardCheckpointer().restore(store._folder / "1" / "state", item)
+    found = ocp.StandardCheckpointer().restore(store._place.folder / "1" / "state", item)
     assert bool((found["params/kernel"] == state["params"]["kernel"]).all())
 
 
@@ -147,14 +147,14 @@ def test_save_again_replaces(store):
     found = store.restore(abstract(train_state()))
     assert_same(found.state, train_state(2))
     assert found.meta == {"attempt": 2} and store.steps() == [5]
-    assert [path.name for path in store._folder.iterdir()] == ["5"]
+    assert [path.name for path in store._place.folder.iterdir()] == ["5"]
 
 
 def test_none_there(store):
     with pytest.raises(CheckpointError, match=r"no checkpoint in .*checkpoints: train first"):
         store.restore(abstract(train_state()))
     assert store.steps() == [] and store.best_step() is None
-    assert not store._folder.exists()
+    assert not store._place.folder.exists()
     store.save(5, train_state(), {})
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 7 in .*: there are 5"):
         store.restore(abstract(train_state()), step=7)

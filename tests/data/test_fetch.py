@@ -50,9 +50,9 @@ def test_a_set_that_changed_is_copied_again(bucket):
 
 
 def test_what_is_not_there_or_not_readable():
-    with pytest.raises(FileNotFoundError, match="expected a prepared TFDS data set at memory://none/mine: there is nothing"):
+    with pytest.raises(FileNotFoundError, match="expected a folder at memory://none/mine: there is nothing"):
         find_text_set("mine", data_dir="memory://none")
-    with pytest.raises(ValueError, match=r"nosuch://x cannot be read here \(.*\): copy it to a disk of this host"):
+    with pytest.raises(ValueError, match=r"nosuch://x cannot be opened here \(.*\): give a folder of this host"):
         find_text_set("nosuch://x")
 
 

@@ -11,6 +11,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+    "JAXLLM_CPU_TUNING": "off",
+    "PYTHONUNBUFFERED": "1",
+    # Where there are several, JAX keeps the programs of the first alone: half of what the others do is to compile.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+}
+"""Environment variables of each process."""
+
 
 def free_port() -> int:
     with socket.socket() as found:
@@ -70,12 +81,11 @@ def processes(
     Args:
       own: environment variables of each process, besides those of all.
     """
-    settings = {"JAX_NUM_CPU_DEVICES": "1", "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", "JAXLLM_CPU_TUNING": "off"}
     started = [
         Process(
             subprocess.Popen(
                 [sys.executable, *command],
-                env={**os.environ, **settings, **environment, **variables},
+                env={**os.environ, **SETTINGS, **environment, **variables},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

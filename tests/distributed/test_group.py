@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,6 +33,8 @@ class Members:
         self.lines[0] = to_members[1]  # cut, it parts process 1 from the coordinator
         ends = {0: to_members, **{index: {0: self.lines[index]} for index in range(1, COUNT)}}
         self.groups = [Group(index, names, ends[index], self.leaving(index)) for index in range(COUNT)]
+        assert self.groups[0]._leader is not None
+        self.leader = self.groups[0]._leader
         for each in self.groups:
             each.set_busy(True)
 
@@ -63,16 +65,25 @@ class Members:
         return results
 
     def wait_for_ends(self, count: int) -> None:
-        deadline = time.monotonic() + 20
-        while len(self.codes) < count:
-            assert time.monotonic() < deadline, self.codes
-            time.sleep(0.01)
+        wait_until(lambda: len(self.codes) >= count)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """However busy the machine is."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
-def members(monkeypatch) -> Members:
+def members(monkeypatch) -> Iterator[Members]:
     monkeypatch.setattr(group_module, "PULSE_SECONDS", 0.05)
-    return Members()
+    monkeypatch.setattr(group_module, "OTHERS_SECONDS", 0.1)  # nobody ends here
+    members = Members()
+    yield members
+    for each in members.groups:
+        each._over = True  # its thread goes on, and has nothing more to say
 
 
 def test_gather_gives_every_text_to_all(members):
@@ -87,13 +98,13 @@ def test_all_stop_after_the_same_step(members, asking, first):
     """However far apart they are when one of them wants to stop; also when it wants to from its first step on."""
 
     def run(group: Group) -> tuple[int, str]:
-        for step in range(first, first + 10_000):
-            time.sleep(0.002 * group.index)
+        step, why = first - 1, None
+        while why is None:
+            step += 1
+            time.sleep(0.0005 * (1 + group.index))
             asks = group.index == asking and (step == first + 20 or (first > 1 and step == first))
             why = group.agreed_stop(step, "SIGTERM" if asks else None)
-            if why is not None:
-                return step, why
-        raise AssertionError("nobody stopped")
+        return step, why
 
     ends = members.together(run)
     assert len(set(ends)) == 1, ends
@@ -102,7 +113,7 @@ def test_all_stop_after_the_same_step(members, asking, first):
 
 def test_a_stop_that_is_wanted_before_the_first_step(members):
     assert members.groups[1].agreed_stop(0, "SIGTERM") is None
-    time.sleep(0.3)
+    wait_until(lambda: all(each._stop for each in members.groups))
     assert len(set(members.together(lambda group: group.agreed_stop(7, None)))) == 1
     assert members.groups[3].agreed_stop(7, None) == "SIGTERM (process 1, host1)"
 
@@ -117,7 +128,7 @@ def test_steps_without_a_stop_cost_microseconds(members):
 
 def test_a_dead_process_is_named_by_all_others(members, capfd):
     members.groups[2].beat(57, "in the step", limited=True)
-    time.sleep(0.3)
+    wait_until(lambda: members.leader._places[2].step == 57)
     members.cut(2)
     members.wait_for_ends(COUNT)
     said = capfd.readouterr().err
@@ -144,12 +155,18 @@ def test_an_error_is_told_to_all_others(members, capfd):
 
 def test_a_process_whose_connections_broke_is_not_blamed(members, monkeypatch, capfd):
     """Its error comes before anybody knows which process died; the dead one is named."""
-    monkeypatch.setattr(group_module, "VERDICT_SECONDS", 0.5)
-    blamed = threading.Thread(target=members.groups[1].fail, args=(ValueError("Gloo AllGather failed: closed by peer"),))
-    blamed.start()
+    failing, is_broken_connection = threading.Event(), group_module._is_broken_connection
+
+    def asked(error: BaseException) -> bool:
+        failing.set()
+        return is_broken_connection(error)
+
+    monkeypatch.setattr(group_module, "_is_broken_connection", asked)
+    error = ValueError("Gloo AllGather failed: closed by peer")
+    threading.Thread(target=members.groups[1].fail, args=(error,), daemon=True).start()
+    assert failing.wait(20)
     members.cut(2)
     members.wait_for_ends(COUNT)
-    blamed.join()
     said = capfd.readouterr().err
     assert said.count("error: process 2 (host2) is gone") == COUNT - 1 and "process 1 (host1) failed" not in said
 
@@ -157,11 +174,27 @@ def test_a_process_whose_connections_broke_is_not_blamed(members, monkeypatch, c
 def test_who_is_done_may_leave(members, capfd):
     for each in members.groups:
         each.set_busy(False)
-    time.sleep(0.3)
+    wait_until(lambda: len(members.leader._idle) == COUNT and not any(each._leader_busy for each in members.groups))
     for index in (2, 1, 0):
         members.cut(index)
-    time.sleep(0.3)
+    wait_until(lambda: [len(each._lines) for each in members.groups] == [1, 0, 0, 1])
     assert members.codes == {} and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("gone", [0, 2])
+def test_who_has_left_is_missed_by_the_next_run(members, capfd, gone):
+    for each in members.groups:
+        each.set_busy(False)
+    time.sleep(0.3)
+    for index in range(1, COUNT) if gone == 0 else [gone]:
+        members.cut(index)
+    time.sleep(0.3)
+    assert members.codes == {}
+    for each in members.groups[1:] if gone == 0 else members.groups[:2]:
+        each.set_busy(True)
+    members.wait_for_ends(COUNT - 1)
+    said = capfd.readouterr().err
+    assert said.count(f"error: process {gone} (host{gone})") >= COUNT - 1 and "takes no part in another run" in said
 
 
 def test_a_hung_process_is_named_with_the_step_and_stacks(members, capfd):
@@ -218,6 +251,8 @@ def test_what_may_take_long_is_not_hung(judged):
     for index, doing in enumerate(("reporting", "ending", "ending")):
         leader.hear(index, place(doing=doing, limited=False))
     clock.now += 10_000
+    for index, doing in enumerate(("reporting", "ending", "ending")):
+        leader.hear(index, place(doing=doing, limited=False))
     leader.judge(60.0)
     assert verdicts() == []
 
@@ -232,6 +267,42 @@ def test_a_frozen_process_is_named_by_its_silence(judged):
             leader.hear(index, place())
     leader.judge(60.0)
     assert "the others wait for process 1 (b), silent since it was in the step (step 9)" in verdicts()[0]
+
+
+def test_a_process_that_froze_where_it_may_take_long_is_named(judged):
+    """What it said last, that it may stay there, does not count for ever."""
+    leader, clock, verdicts = judged
+    leader.hear(1, place(doing="starting", limited=False))
+    for _ in range(7):
+        clock.now += 2
+        for index in (0, 2):
+            leader.hear(index, place())
+    leader.judge(12.0)
+    assert "no process has moved for 12 s: the others wait for process 1 (b), silent since it was starting" in verdicts()[0]
+
+
+def test_a_process_of_which_nothing_is_heard_is_named_while_others_may_take_long(judged):
+    leader, clock, verdicts = judged
+    for _ in range(20):
+        leader.judge(900.0)
+        assert verdicts() == []
+        clock.now += 2.1
+        for index in (0, 1):
+            leader.hear(index, place(doing="reporting", limited=False))
+    leader.judge(900.0)
+    assert "process 2 (c) has said nothing for 42 s, since it was starting" in verdicts()[0] and len(verdicts()) == 1
+
+
+def test_the_coordinator_leaves_last(members, monkeypatch):
+    monkeypatch.setattr(group_module, "OTHERS_SECONDS", 20.0)
+    members.groups[3].fail(ValueError("found no data set 'x'"))
+    wait_until(lambda: set(members.codes) == {1, 2})
+    for index in (1, 2):
+        members.cut(index)
+    time.sleep(0.1)
+    assert 0 not in members.codes
+    members.cut(3)
+    wait_until(lambda: 0 in members.codes)
 
 
 def test_where_all_wait_at_the_same_place_no_process_is_blamed(judged):

@@ -1,14 +1,17 @@
 """Processes that come together, or not, in threads of this one; and the ways to tell a process who it is."""
 
+import contextlib
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from jaxllm.cli import run
-from jaxllm.distributed import Hosts, find_hosts
+from jaxllm.distributed import Hosts, find_hosts, meeting
 from jaxllm.distributed.hosts import CLUSTER_SIGNS, ENVIRONMENT
+from jaxllm.distributed.line import Line
 from jaxllm.distributed.meeting import meet
 from tests.distributed.launch import free_port
 
@@ -70,9 +73,38 @@ def test_the_port_is_free_for_jax_when_all_have_come():
 
 
 def test_one_that_is_missing_is_named():
-    found = come((0, 4), (1, 4), (3, 4), seconds=1.0)
+    found = come((0, 4), (1, 4), (3, 4), seconds=2.0)
     assert len(set(found)) == 1
-    assert "all 4 processes must come to 127.0.0.1:" in found[0] and "within 1 s: process 2 is missing" in found[0]
+    assert "all 4 processes must come to 127.0.0.1:" in found[0] and "within 2 s: process 2 is missing" in found[0]
+
+
+def test_what_is_waited_for_is_said(monkeypatch, capfd):
+    monkeypatch.setattr(meeting, "QUIET_SECONDS", 0.3)
+    come((0, 4), (2, 4), seconds=1.5)
+    assert "waiting at 127.0.0.1:" in (said := capfd.readouterr().err) and "for processes 1, 3, for up to 1.5 s" in said
+    come((1, 2), seconds=1.5)
+    said = capfd.readouterr().err
+    assert said.count("waiting for process 0 at 127.0.0.1:") == 1 and "(Connection refused), for up to 1.5 s" in said
+
+
+def test_one_that_came_and_went_ends_the_wait_of_the_others():
+    """It was killed while others were still to come."""
+    address = ("127.0.0.1", free_port())
+    host = f"{address[0]}:{address[1]}"
+    found: list[str] = []
+
+    def first() -> None:
+        with pytest.raises(ValueError) as error:
+            meet(Hosts(coordinator=host, process_index=0, num_processes=3, connect_timeout=60.0))
+        found.append(str(error.value))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with contextlib.closing(Line(meeting._connect(Hosts(coordinator=host), time.monotonic() + 10))) as line:
+        line.send({"hello": meeting.GREETING, "index": 2, "count": 3, "host": "there"})
+        time.sleep(0.3)
+    thread.join(20)
+    assert found == ["process 2 (there) came and went again: look at what it said"]
 
 
 def test_two_with_one_number():

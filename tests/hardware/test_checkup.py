@@ -10,6 +10,9 @@ import pytest
 from jaxllm.cli.doctor import run
 from jaxllm.hardware import Finding, checkup, usable
 from jaxllm.hardware.checkup import wrong_versions
+from jaxllm.recipe import save_json
+from tests.distributed.launch import free_port
+from tests.recipe import tiny
 
 
 def found(text: str) -> list[Finding]:
@@ -61,3 +64,12 @@ def test_a_platform_that_is_not_there_is_broken_without_a_traceback(platform):
     assert done.returncode == 1
     assert "broken  JAX cannot start" in done.stdout and f"JAX_PLATFORMS={platform} is set" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_processes_that_the_environment_tells_share_the_mesh(monkeypatch, tmp_path, capsys):
+    save_json(tiny.config(), tmp_path / "recipe.json")
+    told = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    run([str(tmp_path / "recipe.json")])
+    assert "of 16 devices of 2 process(es)" in capsys.readouterr().out

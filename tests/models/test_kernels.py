@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
+from jax.sharding import PartitionSpec
 
 from jaxllm.models import TransformerConfig, attention_kernel
 from jaxllm.models.attention import attend, attention_mask, attention_weights
 from jaxllm.models.kernels import Segments, kernel_attention, kernel_takes
-from jaxllm.sharding import MeshConfig, balanced_order, make_mesh, use_mesh
+from jaxllm.sharding import MeshConfig, balanced_order, make_mesh, map_shards, use_mesh
 
 B, T, N, K, H = 2, 256, 2, 2, 8
 CONFIG = TransformerConfig(
@@ -81,6 +82,20 @@ def test_splash_attention_equals_xla(mesh, explicit, kind):
         return check(config)
     with use_mesh(make_mesh(MeshConfig(**{"data": 1, **mesh}, explicit=explicit))):
         check(config, balanced_order(T))
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_splash_attention_equals_xla_inside_a_stage():
+    """There the code around goes through one axis of the mesh by hand."""
+    config = dataclasses.replace(CONFIG, attention_kernel="splash")
+    rows = PartitionSpec("stage")
+    with use_mesh(make_mesh(MeshConfig(data=1, stage=2, tensor=2))):
+        staged = map_shards(functools.partial(by_kernel, config, None), (rows,) * 4, rows, axes=("stage",))
+        got = jax.jit(staged, compiler_options=QUICK)(Q, KEYS, VALUES, SEGMENTS)
+    real = (SEGMENTS != 0)[:, :, None, None]
+    np.testing.assert_allclose(
+        got * real, jax.jit(functools.partial(by_xla, config))(Q, KEYS, VALUES, SEGMENTS) * real, atol=2e-5
+    )
 
 
 @pytest.mark.usefixtures("interpreted")

@@ -10,11 +10,12 @@ from jaxllm.plan import describe_search, search
 from jaxllm.plan.kernels import stack_of
 from jaxllm.plan.layouts import REMAT, Layout, layouts, meshes
 from jaxllm.plan.rough import Machine, Model, activation_bytes, rough, state_bytes
-from jaxllm.plan.search import chosen
+from jaxllm.plan.search import Found, compile_best
 from jaxllm.sharding import MeshConfig
 from tests.plan.recipes import small
+from tests.plan.test_report import GB, PLAN
 
-MACHINE = Machine(peak=1e12, network=1e10, capacity=10**9, kernel="splash")
+MACHINE = Machine(peak=1e12, network=1e10, memory=1e11, capacity=10**9, kernel="splash")
 MODEL = Model(parameters=10**7, optimizer_bytes=8 * 10**7, flops_per_token=6e7)
 
 
@@ -73,16 +74,27 @@ def test_counted_time_grows_with_what_is_computed_twice_and_sent():
     config = stack_of("decoder", recipe.model)
     guess = lambda **changes: rough(recipe, config, MODEL, MACHINE, layout(**changes)).tokens_per_second  # noqa: E731
     assert guess(remat="none") > guess(remat="dots") > guess(remat="block")
+    slices = {"mesh": {"replica": 2}, "batch_size": 16}  # gradients go between them for each part of a batch
+    assert guess(**slices, rows=8, accumulate=1) > guess(**slices, rows=2, accumulate=4)
     assert guess(mesh={"fsdp": 4}, batch_size=8) > guess(mesh={"tensor": 4}, batch_size=2)
 
 
-def test_of_one_mesh_at_most_two_are_compiled():
+@pytest.mark.parametrize("fits", [True, False])
+def test_of_each_kind_a_few_are_compiled_and_none_larger_than_one_that_does_not_fit(fits):
     recipe = small()
     config = stack_of("decoder", recipe.model)
     rows = [(row, rough(recipe, config, MODEL, MACHINE, row)) for row in layouts(recipe, 4, 1)]
-    taken = chosen(rows, 5)
-    assert len(taken) == 5 and len({tuple(row.mesh.items()) for row, _ in taken}) >= 3
-    assert taken[0][1].tokens_per_second == max(guess.tokens_per_second for _, guess in rows)
+    plan = dataclasses.replace(PLAN, memory=dataclasses.replace(PLAN.memory, capacity=16 * GB if fits else GB))
+    taken = compile_best(rows, 8, lambda row, guess: Found(layout=row, overrides="", guess=guess, plan=plan))
+    meshes_taken = [tuple(found.layout.mesh.items()) for found in taken]
+    assert len(taken) == 8 and max(map(meshes_taken.count, meshes_taken)) == 2
+    assert taken[0].guess.tokens_per_second == max(guess.tokens_per_second for _, guess in rows)
+    remats = [found.layout.remat for found in taken]
+    needed = [found.guess.peak_bytes for found in taken]
+    if fits:
+        assert max(map(remats.count, remats)) == 2
+    else:
+        assert needed == sorted(needed, reverse=True) and len(set(needed)) == 8
 
 
 def test_the_best_of_this_machine_are_compiled_and_ranked():

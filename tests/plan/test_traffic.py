@@ -55,6 +55,27 @@ def test_of_a_slice_only_the_slice_moves_and_on_the_chip_nothing():
     assert traffic_bytes(parse(TEXT)) == expected
 
 
+def test_a_slice_in_a_fusion_in_a_fusion_is_a_slice():
+    """As the TPU compiler writes the product of a layer whose weights lie in a stack of all layers."""
+    nested = """%outer (stack: f32[4,8,16], i: s32[]) -> f32[8,16] {
+  %i = s32[] parameter(1)
+  %stack = f32[4,8,16]{2,1,0} parameter(0)
+  %same = f32[4,8,16]{2,1,0} bitcast(%stack)
+  ROOT %inner = f32[8,16]{1,0} fusion(%same, %i), kind=kLoop, calls=%layer
+}
+
+ENTRY"""
+    text = TEXT.replace("ENTRY", nested).replace("kind=kLoop, calls=%layer, metadata", "kind=kOutput, calls=%outer, metadata")
+    assert text.count("calls=%outer") == 1 and traffic_bytes(parse(text)) == traffic_bytes(parse(TEXT))
+
+
+def test_what_is_begun_is_read_once_and_written_once():
+    start = "%begun = (f32[16,32]{1,0:S(1)}, f32[16,32]{1,0}, u32[]{:S(2)}) copy-start(%b)"
+    start += "\n  %near = f32[16,32]{1,0:S(1)} copy-done(%begun)"
+    text = TEXT.replace("%near = f32[16,32]{1,0:S(1)} copy(%b)", start)
+    assert text != TEXT and traffic_bytes(parse(text)) == traffic_bytes(parse(TEXT))
+
+
 def test_a_fused_product_has_its_flops():
     program = parse(TEXT)
     main = program.computations["main"]

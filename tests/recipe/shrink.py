@@ -36,7 +36,7 @@ def shrunk(recipe: Recipe, folder: Path) -> Recipe:
         optimizer=optimizer,
         batch_size=8 * recipe.accumulate,
         mesh=dataclasses.replace(
-            recipe.mesh, data=2, **{axis: 2 for axis in MESH_AXES if (getattr(recipe.mesh, axis) or 0) > 1}
+            recipe.mesh, **{axis: 2 for axis in MESH_AXES if axis == "data" or (getattr(recipe.mesh, axis) or 0) > 1}
         ),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxllm.checkpoint import CheckpointConfig
-from jaxllm.checkpoint.files import finished_steps
+from jaxllm.checkpoint.on_disk import OnDisk
 from jaxllm.recipe import fit, save_json
 from jaxllm.training import EvaluateConfig, LogConfig, read_metrics
 from tests.recipe import tiny
@@ -84,7 +84,7 @@ def test_killed_run_is_the_same_run(tmp_path):
         said += kill(process)
         assert "damaged" not in said and "Traceback" not in said
         assert "restored" not in said or f"restored step {reached}\n" in said
-        saved = finished_steps(checkpoints)
+        saved = OnDisk(checkpoints).steps()
         assert saved == sorted(saved) and all(step % EVERY == 0 for step in saved) and len(saved) <= 3
         half_written += any(not path.name.isdecimal() for path in checkpoints.glob("*"))
         assert not saved or saved[-1] >= reached
@@ -95,7 +95,7 @@ def test_killed_run_is_the_same_run(tmp_path):
     process = start(str(run_dir), "--steps", str(last))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and f"restored step {reached}\n" in said, said
-    assert finished_steps(checkpoints)[-1] == last and all(path.name.isdecimal() for path in checkpoints.iterdir())
+    assert OnDisk(checkpoints).steps()[-1] == last and all(path.name.isdecimal() for path in checkpoints.iterdir())
     fit(recipe(tmp_path / "straight", steps=last))
     assert curve(run_dir) == curve(tmp_path / "straight")
     assert [step for step, _ in curve(run_dir)] == list(range(1, last + 1))

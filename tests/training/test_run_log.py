@@ -46,6 +46,32 @@ def test_an_evaluation_comes_after_the_steps_before_it(tmp_path):
     assert len(read_metrics(tmp_path)) == 2
 
 
+def test_a_log_in_a_bucket_is_sent_now_and_then_and_before_a_checkpoint(tmp_path, capsys, monkeypatch):
+    sent = []
+
+    def publish():
+        sent.append(len(read_metrics(tmp_path)))
+        if len(sent) == 2:
+            raise PermissionError(13, "no access", "gs://bucket/run")
+
+    with RunLog(tmp_path, QUIET, 100, None, publish) as log:
+        for step in range(1, 21):
+            log.train(step, {"loss": 1.0})
+        assert sent == [5]
+        log.train(21, {"loss": 1.0})
+        log.settle()
+        assert sent == [5, 21]
+        assert "warning: the log is behind in the bucket: gs://bucket/run: no access" in capsys.readouterr().out
+        later = time.monotonic() + 31
+        monkeypatch.setattr("jaxllm.training.run_log.time.monotonic", lambda: later)
+        log.train(25, {"loss": 1.0})
+        assert sent == [5, 21, 22]
+    assert sent == [5, 21, 22, 22]
+    with RunLog(tmp_path, QUIET, 100, None, publish, enabled=False) as log:
+        log.settle()
+    assert len(sent) == 4
+
+
 def test_resume_drops_later_steps_and_half_a_line(tmp_path):
     log_steps(tmp_path, range(1, 11))
     file = tmp_path / "metrics.jsonl"

@@ -1,0 +1,111 @@
+"""Checkpoints in a folder of the file system: written beside and renamed, so that every name is a whole one.
+
+<folder>/<step>/              `jaxllm.checkpoint.files`
+<folder>/<step>.damaged/      a checkpoint found damaged, out of the way: kept for its owner to look at or delete
+<folder>/<step>.leaving/      on its way out, or set aside while another of that step is written
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNFINISHED = ".orbax-checkpoint-tmp"
+LEAVING = ".leaving"
+DAMAGED = ".damaged"
+
+
+class OnDisk:
+    """`InBucket` has the same methods."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def name(self, step: int) -> str:
+        return str(self.folder / str(step))
+
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+
+    def read(self, step: int, name: str) -> bytes:
+        """A small file of a checkpoint."""
+        return (self.folder / str(step) / name).read_bytes()
+
+    def make_room(self, size: int) -> None:
+        """Raises OSError for a disk that is full or read-only, before anything is written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=self.folder).close()
+        free = shutil.disk_usage(self.folder).free
+        if free < size:
+            message = f"No space left on device, {size / 1e6:.1f} MB needed and {free / 1e6:.1f} MB free"
+            raise OSError(errno.ENOSPC, message)
+
+    def begin(self, step: int) -> str:
+        """Where a step is to be written."""
+        return self.name(step)
+
+    def end(self, step: int) -> None:
+        """What was written is whole: Orbax renames it as its last act, so it has the name it shall have."""
+
+    @contextmanager
+    def opened(self, step: int) -> Iterator[str]:
+        """Where a step is to be read."""
+        yield self.name(step)
+
+    def set_aside(self, step: int) -> None:
+        """Make room for a new save of `step`, if there is one already."""
+        if (self.folder / str(step)).exists():
+            (self.folder / str(step)).rename(self.folder / f"{step}{LEAVING}")
+
+    def put_back(self, step: int) -> None:
+        """Undo `set_aside`."""
+        if (self.folder / f"{step}{LEAVING}").exists():
+            (self.folder / f"{step}{LEAVING}").rename(self.folder / str(step))
+
+    def keep_as_damaged(self, step: int) -> None:
+        """Rename a step, if it is there, so that it is no checkpoint any more; an earlier one of that name stays, too."""
+        target, copies = self.folder / f"{step}{DAMAGED}", 1
+        while target.exists():
+            copies += 1
+            target = self.folder / f"{step}{DAMAGED}-{copies}"
+        if (self.folder / str(step)).exists():
+            (self.folder / str(step)).rename(target)
+
+    def remove_step(self, step: int) -> None:
+        """Delete a step so that it disappears at once, even if the deletion is interrupted."""
+        self.set_aside(step)
+        shutil.rmtree(self.folder / f"{step}{LEAVING}")
+
+    def remove_unfinished(self, but: int | None = None) -> None:
+        """Delete what interrupted saves and deletions left behind, except the step `but` that was set aside."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if UNFINISHED in path.name or (path.name.endswith(LEAVING) and path.name != f"{but}{LEAVING}"):
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def refusal(self, step: int) -> OSError | None:
+        """Why some file of a step cannot be opened, if so: Orbax takes one for missing that it is not allowed to see."""
+
+        def refuse(error: OSError) -> None:
+            raise error
+
+        try:
+            for parent, _, names in os.walk(self.folder / str(step), onerror=refuse):
+                for name in names:
+                    open(os.path.join(parent, name), "rb").close()
+        except OSError as error:
+            return OSError(error.errno, error.strerror, error.filename)  # a new one: not tied to the failed read's remains
+        return None
+
+    def explain(self, error: BaseException) -> BaseException:
+        """What a library raised, in words of the place."""
+        return error
