@@ -7,6 +7,7 @@ slashes; nothing can be renamed at once. What goes wrong is an OSError that says
 import errno
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -31,7 +32,13 @@ def is_url(place: str | Path) -> bool:
 
 
 def local_path(place: str | Path) -> Path:
-    """A place that is no URL, or a `file://` one, as a path."""
+    """A place that is no URL, or a `file://` one, as a path.
+
+    Raises:
+      ValueError: a URL with a slash too few.
+    """
+    if isinstance(place, str) and re.match(r"(gs|gcs|s3|az|abfs|memory|file):/(?!/)", place):
+        raise ValueError(f"a URL has two slashes, as in gs://bucket/folder: got {place}")
     return Path(str(place).removeprefix("file://"))
 
 
@@ -68,6 +75,8 @@ class Bucket:
     """
 
     def __init__(self, url: str):
+        if not re.match(r"[a-z][a-z0-9+.-]+://[^/]", url):
+            raise ValueError(f"a URL must name a kind and a bucket, as in gs://bucket/folder: got {url}")
         self.url = url.replace("gcs://", "gs://").rstrip("/")
         self._files, self._root = open_url(self.url)
 
@@ -91,7 +100,10 @@ class Bucket:
     def exists(self, name: str) -> bool:
         with self._told(name):
             self._files.invalidate_cache()
-            return bool(self._files.isfile(self._path(name)))
+            try:  # isfile would answer no where it cannot tell
+                return self._files.info(self._path(name))["type"] == "file"
+            except FileNotFoundError:
+                return False
 
     def read(self, name: str, length: int | None = None) -> bytes:
         """Args:

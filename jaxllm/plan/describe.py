@@ -132,7 +132,7 @@ def _time_lines(plan: Plan, price: float | None) -> list[str]:
     lines += [f"  {part:<28}{share:6.1%}" for part, share in plan.shares.items()] + [""]
     share = "" if plan.mfu is None or math.isnan(plan.mfu) else f", MFU {plan.mfu:.1%}"
     lines += [
-        f"step {seconds.step:.4g} s (estimate; bound by {seconds.bound}): {plan.tokens_per_second:,.0f} {plan.unit}/s{share}",
+        f"step {seconds.step:.4g} s (estimate; {seconds.bound_words}): {plan.tokens_per_second:,.0f} {plan.unit}/s{share}",
         f"  FLOPs at peak {seconds.flops:.4g} s, computing {seconds.compute:.4g} s, memory traffic {seconds.traffic:.4g} s, "
         f"collectives beside it {seconds.hidden:.4g} s, waited for {seconds.exposed:.4g} s",
     ]

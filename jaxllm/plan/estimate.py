@@ -125,6 +125,10 @@ class StepTime:
             return "network"
         return "memory" if self.traffic > self.flops else "compute"
 
+    @property
+    def bound_words(self) -> str:
+        return "bound by the network" if self.bound == "network" else f"on the {self.bound} side of the roofline"
+
 
 def tpu_step_time(
     sent: list[Collective],

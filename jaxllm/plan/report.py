@@ -58,7 +58,7 @@ def _tiles(plan: Plan, price: float | None) -> list[tuple[str, str]]:
             (f"{plan.seconds.step:.3g} s", "step, estimated"),
             (f"{plan.tokens_per_second:,.0f}", f"{plan.unit} per second, estimated"),
             (f"{plan.mfu or 0.0:.1%}", "MFU, estimated"),
-            (plan.seconds.bound, "bound by"),
+            (plan.seconds.bound, "bound, by the roofline"),
         ]
         if price is not None and (cost := plan.dollars_per_billion_tokens(price)) is not None:
             tiles.append((f"{cost:,.2f}", f"dollars per billion {plan.unit}, estimated"))

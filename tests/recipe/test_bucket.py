@@ -73,6 +73,28 @@ def test_a_run_folder_by_its_file_url(tmp_path):
     assert jaxllm.load(f"file://{tmp_path}/run").step == 2
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("gs:/bucket/run", "a URL has two slashes, as in gs://bucket/folder: got gs:/bucket/run"),
+        ("gs://", "a URL must name a kind and a bucket, as in gs://bucket/folder: got gs://"),
+        ("g://bucket/run", "a URL must name a kind and a bucket, as in gs://bucket/folder: got g://bucket/run"),
+    ],
+)
+def test_a_mistyped_url(place, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_json(tiny.config(), tmp_path / "recipe.json")
+    assert run(["train", "recipe.json", "--run-dir", place]) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_what_cannot_be_seen_is_not_called_missing(google):
+    google.refuse = lambda method, name: 403
+    with pytest.raises(PermissionError, match="no access"):
+        find_recipe("gs://bucket/runs/first")
+
+
 def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)  # type: ignore[attr-defined]
