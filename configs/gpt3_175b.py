@@ -7,7 +7,7 @@ Data        any large text, such as FineWeb-Edu as Parquet files:
             The tokenizer is GPT-2's published one: --data.tokenizer.path FOLDER_WITH_TOKENIZER_JSON
 Command     jaxllm train configs/gpt3_175b.py
 Hardware    a v5p-1024 (512 chips, topology v5p:8x8x8); on two v5p-512 --mesh.replica 2 --mesh.data 2
-Planned     for v5p:8x8x8 (record plan): 59.5 of 102.8 GB a chip; estimated step 22.75 s, MFU 63%
+Planned     for v5p:8x8x8 (record plan): 45.3 of 102.8 GB a chip; estimated step 23.09 s, MFU 62%
 Result      not run: no accelerator of that size yet; stepped at tiny size in the tests only
 """
 

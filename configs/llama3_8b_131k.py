@@ -7,7 +7,7 @@ Data        any large text, such as FineWeb-Edu as Parquet files:
             The tokenizer is Llama 3's published one: --data.tokenizer.path FOLDER_WITH_TOKENIZER_JSON
 Command     jaxllm train configs/llama3_8b_131k.py
 Hardware    a v5p-256 (128 chips, topology v5p:4x4x8)
-Planned     for v5p:4x4x8 (record plan): 10.5 of 102.8 GB a chip; estimated step 9.24 s, MFU 49%
+Planned     for v5p:4x4x8 (record plan): 7.7 of 102.8 GB a chip; estimated step 9.23 s, MFU 49%
 Result      not run: no accelerator of that size yet; stepped at tiny size in the tests only
 """
 

@@ -33,7 +33,8 @@ def main() -> None:
     }
     notes = (
         f"{COUNT} processes on loopback, gloo, mesh data 2 x fsdp 2; one of them gets SIGKILL, every third time before the "
-        "first step, and the run is started again from its folder. until_all_ended_seconds: from the kill to the end of the "
+        "first step, and the run is started again from its folder, with --connect-timeout 30: so long, 300 s by default, the "
+        "others wait for one that was killed before it came. until_all_ended_seconds: from the kill to the end of the "
         "last of the other three. largest_loss_difference_nats: at the end, to a run of as many steps that nobody "
         "disturbed. The machine was shared with other work."
     )
