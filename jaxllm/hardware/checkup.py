@@ -150,6 +150,11 @@ def _cpu_settings() -> Iterator[Finding]:
         yield Finding("ok", f"{mark} {took:<16} {row.num_devices} device(s) {row.flags} {row.error or ''}".rstrip())
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
 def _memory_and_disk() -> Iterator[Finding]:
     memory = memory_bytes()
     if memory is not None:
@@ -161,7 +166,7 @@ def _memory_and_disk() -> Iterator[Finding]:
             level, advice = "note", "end other programs: JAX may be killed for want of memory"
         yield Finding(level, f"{memory / GIB:.1f} GiB of memory{available}", advice)
     for name, folder in (("this folder", Path.cwd()), ("the cache folder", cache_dir())):
-        where = next(path for path in (folder, *folder.parents) if path.exists())
+        where = existing(folder)
         free = shutil.disk_usage(where).free
         if not os.access(where, os.W_OK):
             advice = (

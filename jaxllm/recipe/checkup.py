@@ -12,11 +12,10 @@ from jaxllm.data import ImageDataConfig
 from jaxllm.data.source import find_set, url_of
 from jaxllm.hardware import Finding, cache_dir
 from jaxllm.hardware.bucket import ADVICE, Bucket, is_url, local_path
+from jaxllm.hardware.checkup import GIB, existing
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RUNS
 from jaxllm.sharding import make_mesh
-
-GIB = 2**30
 
 
 def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, list[Finding]]:
@@ -88,7 +87,7 @@ def _readable(url: str) -> Finding:
     if not found:
         return Finding("broken", f"{url}: there is nothing", "name the folder that holds dataset_info.json")
     size, cache = sum(found.values()), cache_dir()
-    free = shutil.disk_usage(_existing(cache)).free
+    free = shutil.disk_usage(existing(cache)).free
     told = f"{url}: {len(found)} objects, {size / GIB:.1f} GiB, which each host copies to {cache}, {free / GIB:.0f} GiB free"
     return Finding("ok", told) if free > size else Finding("broken", told, "set JAXLLM_CACHE to a folder of a larger disk")
 
@@ -113,13 +112,8 @@ def _refused(url: str, error: Exception) -> Finding:
     return Finding("broken", told, advice)
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
 def _folder(folder: Path, num_processes: int, *, shared: bool) -> Iterator[Finding]:
-    where = _existing(folder)
+    where = existing(folder)
     if not os.access(where, os.W_OK):
         yield Finding("broken", f"{folder} cannot be written", "give another --run-dir")
         return

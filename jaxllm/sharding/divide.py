@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from jaxllm.sharding.axes import BATCH_AXES, MESH_AXES, RULES
-from jaxllm.sharding.mesh import MeshConfig, MeshError
+from jaxllm.sharding.mesh import MeshConfig, MeshError, divisors
 
 
 class AxisSize(NamedTuple):
@@ -92,5 +92,4 @@ def _product(split: Mapping[str, int]) -> str:
 
 def _works(split: Mapping[str, int], size: int) -> str:
     most = max(16, 2 * math.prod(split.values()))
-    sizes = ", ".join(str(part) for part in range(1, min(size, most) + 1) if size % part == 0)
-    return f"{'products' if len(split) > 1 else 'sizes'} that work: {sizes}"
+    return f"{'products' if len(split) > 1 else 'sizes'} that work: {divisors(size, most)}"

@@ -72,7 +72,7 @@ def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequen
         raise MeshError(
             f"{' x '.join(f'mesh.{axis}' for axis in rows)} must divide batch_size: got "
             f"{' x '.join(map(str, rows.values()))} and batch_size={batch_size}; "
-            f"products that work: {_divisors(batch_size, len(devices))}"
+            f"products that work: {divisors(batch_size, len(devices))}"
         )
     kind = AxisType.Explicit if config.explicit else AxisType.Auto
     return Mesh(_grid(sizes, devices[:needed]), MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
@@ -114,7 +114,8 @@ def _product(sizes: dict[str, int]) -> str:
     return " x ".join(f"{axis}={size}" for axis, size in shown.items())
 
 
-def _divisors(size: int, limit: int) -> str:
+def divisors(size: int, limit: int) -> str:
+    """Those of `size` up to `limit`, as a list for a message."""
     return ", ".join(str(part) for part in range(1, min(size, limit) + 1) if size % part == 0)
 
 
