@@ -14,6 +14,7 @@ from jaxllm.models.head import unembed, unembed_hidden, unembed_parts
 from jaxllm.models.init import Model, ModelConfig, abstract_params, init_params, make_model
 from jaxllm.models.kernels import attention_kernel, kernel_takes
 from jaxllm.models.options import ExpertsConfig, HeadConfig, RopeScaling
+from jaxllm.models.partition import overlay, partition, path_of, paths
 from jaxllm.models.prune import prune_heads
 from jaxllm.models.stack import unstack_layers
 from jaxllm.models.transformer import Encoded, Output, Transformer
@@ -43,6 +44,10 @@ __all__ = [
     "init_params",
     "kernel_takes",
     "make_model",
+    "overlay",
+    "partition",
+    "path_of",
+    "paths",
     "prune_heads",
     "router_losses",
     "take_rows",

@@ -75,7 +75,7 @@ def plan_devices(topology: str, slices: int = 1) -> Sequence[Any]:
 
 def model_sizes(recipe: Recipe) -> FromData:
     """Of vocabulary or labels: the config's, or where it leaves them to the data, the data's."""
-    model = recipe.model
+    model = recipe.model_config
     told = model.num_labels if isinstance(model, VisionConfig) else main_stack(model).vocab_size
     if told is not None:
         return FromData.of(model)
@@ -118,7 +118,7 @@ def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str
         "mesh": {axis: size for axis, size in program.mesh.shape.items() if size > 1},
         "parameters": num_params(program.abstract.params),
         "tokens_per_step": work.tokens,
-        "unit": "images" if isinstance(program.recipe.model, VisionConfig) else "tokens",
+        "unit": "images" if isinstance(program.recipe.model_config, VisionConfig) else "tokens",
         "flops_per_step": work.flops,
     }
 
@@ -144,7 +144,7 @@ def _figures(program: Program, work: Work, compiled: Any, slices: int) -> dict[s
     figures, link = device_kind(device.device_kind), INTERCONNECTS.get(device.device_kind)
     sent = collectives(hlo, shape, slices, 0.0 if link is None else SLOW_NETWORK / link.clock)
     cycles, traffic, kernels = cycles_by_part(hlo), traffic_bytes(hlo), kernel_flops(hlo, program.model.config)
-    dtype, flops = program.recipe.model.compute_dtype, work.flops / program.mesh.size
+    dtype, flops = program.recipe.model_config.compute_dtype, work.flops / program.mesh.size
     seconds, alone, shares, peak, bandwidth = None, [], {}, None, None
     if link is not None and figures is not None and cycles:
         # A TPU multiplies float32 by its bfloat16 units, at best as fast.

@@ -32,14 +32,14 @@ class Layout:
 
     def applied(self, recipe: Recipe) -> Recipe:
         """The recipe run in this way."""
-        model = replace_stacks(recipe.model, lambda stack: dataclasses.replace(stack, remat=self.remat))
+        model = replace_stacks(recipe.model_config, lambda stack: dataclasses.replace(stack, remat=self.remat))
         mesh = dataclasses.replace(recipe.mesh, **self.mesh)
         return dataclasses.replace(recipe, model=model, mesh=mesh, batch_size=self.batch_size, accumulate=self.accumulate)
 
     def overrides(self, recipe: Recipe) -> str:
         """The options that make the recipe run in this way; what it already does is left out, but axes that split never."""
         words = [f"--mesh.{axis} {size}" for axis, size in self.mesh.items() if size > 1 or getattr(recipe.mesh, axis) != size]
-        for field, stack in stacks(recipe.model).items():
+        for field, stack in stacks(recipe.model_config).items():
             if stack.remat != self.remat:
                 words.append(f"--{f'model.{field}'.rstrip('.')}.remat {self.remat}")
         words += [f"--batch-size {self.batch_size}"] * (self.batch_size != recipe.batch_size)
@@ -66,7 +66,7 @@ def layouts(recipe: Recipe, devices: int, slices: int) -> Iterator[Layout]:
 
 def meshes(recipe: Recipe, devices: int) -> Iterator[dict[str, int]]:
     """Sizes of data, fsdp, expert, context and tensor whose product is `devices` and that the model allows."""
-    config = main_stack(recipe.model)
+    config = main_stack(recipe.model_config)
     seq_len = getattr(recipe.data, "seq_len", 1)
     parts = [size for size in range(1, devices + 1) if devices % size == 0]
     experts = [size for size in parts if config.experts is not None and config.experts.num_experts % size == 0] or [1]
@@ -85,7 +85,7 @@ def divides(sizes: dict[str, int], recipe: Recipe) -> bool:
     """Whether the model and its sequences can be split evenly."""
     time = () if isinstance(recipe.data, ImageDataConfig) else (AxisSize("time", "data.seq_len", recipe.data.seq_len),)
     try:
-        check_divides(dataclasses.replace(MeshConfig(), **sizes), (*recipe.model.axis_sizes(), *time))
+        check_divides(dataclasses.replace(MeshConfig(), **sizes), (*recipe.model_config.axis_sizes(), *time))
     except MeshError:
         return False
     return True

@@ -72,12 +72,12 @@ def search(
         raise ValueError(f"--compile must be at least 1: got {compiled}")
     devices = plan_devices(topology, slices)
     recipe = resolved(recipe, model_sizes(recipe), recipe.steps)
-    config, model, machine = main_stack(recipe.model), _model(recipe), _machine(recipe, devices[0])
+    config, model, machine = main_stack(recipe.model_config), _model(recipe), _machine(recipe, devices[0])
     rows = [(layout, rough(recipe, config, model, machine, layout)) for layout in layouts(recipe, len(devices), slices)]
     if not rows:
         raise ValueError(
             f"no mesh of {len(devices)} devices divides this model evenly: got "
-            f"{', '.join(f'{field}={size}' for _, field, size in recipe.model.axis_sizes())}; choose other sizes"
+            f"{', '.join(f'{field}={size}' for _, field, size in recipe.model_config.axis_sizes())}; choose other sizes"
         )
     fitting = [row for row in rows if machine.capacity is None or row[1].peak_bytes <= ROOM * machine.capacity]
     if not fitting:
@@ -124,20 +124,20 @@ def _compile(recipe: Recipe, topology: str, slices: int, layout: Layout, guess: 
 
 
 def _model(recipe: Recipe) -> Model:
-    params, _ = abstract_params(make_model(recipe.model))
+    params, _ = abstract_params(make_model(recipe.model_config))
     optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
     state = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
     return Model(
         parameters=num_params(params),
         optimizer_bytes=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state),
-        flops_per_token=train_flops_per_token(recipe.model, getattr(recipe.data, "seq_len", 1)),
+        flops_per_token=train_flops_per_token(recipe.model_config, getattr(recipe.data, "seq_len", 1)),
     )
 
 
 def _machine(recipe: Recipe, device: Any) -> Machine:
-    config = main_stack(recipe.model)
+    config = main_stack(recipe.model_config)
     link = INTERCONNECTS.get(device.device_kind)
-    dtype = recipe.model.compute_dtype
+    dtype = recipe.model_config.compute_dtype
     rates = measured_rates(dtype) if link is None else None
     figures = device_kind(device.device_kind)
     memory = rates.bandwidth[-1][1] if rates is not None else figures.hbm_bandwidth if figures is not None else math.inf

@@ -59,13 +59,14 @@ def train_work(program: Program) -> Work:
             "batch": local_bytes(program.abstract_batch),
         },
         tokens=program.tokens_per_step,
-        flops=train_flops_per_token(program.recipe.model, getattr(program.recipe.data, "seq_len", 1)) * program.tokens_per_step,
+        flops=train_flops_per_token(program.recipe.model_config, getattr(program.recipe.data, "seq_len", 1))
+        * program.tokens_per_step,
     )
 
 
 def _writer(program: Program, phase: Phase, length: int) -> Transformer:
     if not isinstance(program.model, Transformer) or not program.model.config.causal:
-        kind = type(program.recipe.model).__name__
+        kind = type(program.recipe.model_config).__name__
         raise ValueError(f"phase {phase} is planned for decoders: got a {kind} that does not write; plan its training instead")
     if not 1 <= length <= program.model.config.context_len:
         raise ValueError(f"length must be in 1..model.context_len={program.model.config.context_len}: got {length}")
@@ -117,7 +118,7 @@ def _next_token(model: Transformer, params: Any, tokens: jax.Array, cache: Cache
 
 def _serving_params(program: Program) -> Any:
     """Shapes and layouts of the parameters, in the type that is computed with."""
-    dtype = jnp.dtype(program.recipe.model.compute_dtype)
+    dtype = jnp.dtype(program.recipe.model_config.compute_dtype)
 
     def serving(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)

@@ -29,7 +29,7 @@ from jaxllm.recipe.program import DeviceBatch, Program
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.resolve import FromData, check_size, resolved
 from jaxllm.sharding import MeshError, batch_parts, batch_sharding, make_mesh
-from jaxllm.training import TrainState, evaluation_params, jit_eval_step, make_eval_step
+from jaxllm.training import TrainState, evaluated, jit_eval_step, make_eval_step
 from jaxllm.training.objectives.marks import first_start_id
 
 
@@ -51,7 +51,7 @@ class Job(Program):
 
     def rows(self, split: str, *, seed: int | None = None) -> Rows:
         """The examples of any split; in its own order without a seed."""
-        return self.recipe.objective.rows(self.data, self.recipe.model, split, seed=seed)
+        return self.recipe.objective.rows(self.data, self.recipe.model_config, split, seed=seed)
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -76,7 +76,7 @@ class Job(Program):
     @cached_property
     def _eval_step(self) -> Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]:
         loss = self.recipe.objective.make_loss(self.model, self.recipe.loss)
-        return jit_eval_step(make_eval_step(loss), self.abstract.params, self.mesh)
+        return jit_eval_step(make_eval_step(loss), self.abstract.whole, self.mesh)
 
     def evaluate_params(
         self, params: Any, split: str, on_batch: Callable[[int], None] = lambda number: None
@@ -102,13 +102,13 @@ class Job(Program):
         """The validation metrics of a state, by its average of parameters where it keeps one."""
         split = self.recipe.data.validation_split
         assert split is not None
-        return self.evaluate_params(evaluation_params(state.params, state.opt_state), split, on_batch)
+        return self.evaluate_params(evaluated(state), split, on_batch)
 
     def utilization(self, tokens_per_second: float) -> float | None:
         """MFU at this speed; None where the device's peak is not known."""
         data = self.recipe.data
-        flops = train_flops_per_token(self.recipe.model, 1 if isinstance(data, ImageDataConfig) else data.seq_len)
-        return mfu(flops, tokens_per_second, list(self.mesh.devices.flat), self.recipe.model.compute_dtype)
+        flops = train_flops_per_token(self.recipe.model_config, 1 if isinstance(data, ImageDataConfig) else data.seq_len)
+        return mfu(flops, tokens_per_second, list(self.mesh.devices.flat), self.recipe.model_config.compute_dtype)
 
     def _local_rows(self, batch_size: int) -> list[int]:
         """The rows of a batch that lie on this process's devices; where a mesh axis that does not split the batch goes over
@@ -145,7 +145,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
     else:
         data = open_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
         known = FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data), first_start_id(data.tokenizer))
-    check_size(recipe.model, known.size)
+    check_size(recipe.model_config, known.size)
     return Job(resolved(recipe, known, recipe.steps), mesh, data)
 
 

@@ -17,7 +17,7 @@ from jaxllm.recipe.assemble import Job
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.recipe.sample import make_sample
 from jaxllm.sharding import replicated
-from jaxllm.training import Progress, TrainState, evaluation_params, read_metrics
+from jaxllm.training import Progress, TrainState, evaluated, read_metrics
 
 Say = Callable[[str], None]
 
@@ -43,7 +43,8 @@ def conclude(
         return
     results = {
         "step": progress.step,
-        "parameters": num_params(state.params),
+        "parameters": num_params(state.whole),
+        "trainable_parameters": num_params(state.params),
         job.recipe.objective.reports.unit: progress.examples * job.recipe.objective.tokens(job.recipe.data),
         "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
         "compile_seconds": compile_seconds,
@@ -58,7 +59,7 @@ def conclude(
 
 def _sample(job: Job, state: TrainState, say: Say) -> str | None:
     """What the model makes of an example, on one device of process 0; None where the parameters have no room there."""
-    params = evaluation_params(state.params, state.opt_state)
+    params = evaluated(state)
     if num_processes() > 1:
         if not from_first(lambda: _fit_one_device(params)):
             say("no sample: the parameters do not fit one device")

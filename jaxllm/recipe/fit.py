@@ -28,6 +28,8 @@ from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.choices import describe_choices
 from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
+from jaxllm.recipe.load import first_state
+from jaxllm.recipe.pretrained import described, pretrained_tokenizer
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, agree_on_folder
 from jaxllm.recipe.serialize import to_tree
@@ -37,8 +39,7 @@ from jaxllm.training import (
     Progress,
     RunLog,
     TrainState,
-    evaluation_params,
-    init_state,
+    evaluated,
     out_of_patience,
     train,
 )
@@ -82,8 +83,8 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
 
 def _fit(recipe: Recipe, command: str | None) -> Fitted:
     limit_steps(recipe.watch.step_seconds)
-    folder, recipe = agree_on_folder(recipe)
-    job = assemble(recipe, folder.load_tokenizer() if folder.resumes else None)
+    folder, recipe = agree_on_folder(described(recipe))
+    job = assemble(recipe, folder.load_tokenizer() if folder.resumes else pretrained_tokenizer(recipe))
     if num_processes() > 1:
         check_same(job.identity, "Give all hosts the same data set, and build it once")
     say = _say(is_first())
@@ -115,14 +116,15 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
 
 def _describe(job: Job, folder: RunFolder) -> str:
     mesh = " x ".join(f"{name} {size}" for name, size in job.mesh.shape.items() if size > 1) or "one device"
-    count = num_params(job.abstract.params)
+    count, learning = num_params(job.abstract.whole), num_params(job.abstract.params)
+    learns = f" ({learning:,} learn, {learning / count:.2%})" if learning < count else ""
     device = job.mesh.devices.flat[0].device_kind
     used, there = job.mesh.devices.size, jax.device_count()
     why = "the batch does not divide by more" if job.recipe.mesh.data is None else "the mesh is smaller"
     hosts = f", {describe_hosts()}" if num_processes() > 1 else ""
     idle = f" ({there - used} of {there} devices idle: {why})" if used < there else ""
     return (
-        f"{'resuming' if folder.resumes else 'new run'} {folder.place}: {job.recipe.name}, {count:,} parameters, "
+        f"{'resuming' if folder.resumes else 'new run'} {folder.place}: {job.recipe.name}, {count:,} parameters{learns}, "
         f"{_a_step(job)} a step, {device}, mesh {mesh}{hosts}{idle}"
     )
 
@@ -143,7 +145,7 @@ def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
 def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
     """The newest good checkpoint, or a fresh state where there is none."""
     if folder.resumes and from_first(store.steps):
-        restored = store.restore(job.abstract, on_damaged=lambda _, message: say(f"warning: {message}"))
+        restored = store.restore(job.abstract._replace(frozen={}), on_damaged=lambda _, message: say(f"warning: {message}"))
         for name, fingerprint in job.identity.items():
             if restored.meta[name] != fingerprint:
                 raise ValueError(
@@ -151,9 +153,14 @@ def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainSt
                     f"with: it has changed since; put the old {name} back, or start a new run in another --run-dir"
                 )
         say(f"restored step {restored.step}")
-        return restored.state, Progress(**restored.meta["progress"])
-    key = jax.random.fold_in(job.key, 0)
-    return init_state(job.model, job.optimizer[0], job.mesh, key, job.abstract), Progress()
+        state = restored.state
+        if jax.tree.leaves(job.abstract.frozen):  # what has not learnt is what the run began with
+            state = state._replace(frozen=first_state(job.recipe, job.model, job.mesh, job.abstract)[0].frozen)
+        return state, Progress(**restored.meta["progress"])
+    state, new = first_state(job.recipe, job.model, job.mesh, job.abstract)
+    if new:
+        say(f"not in {job.recipe.pretrained}, so new: {', '.join(new)}")
+    return state, Progress()
 
 
 def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Callable, progress: Progress) -> Loop:
@@ -193,7 +200,7 @@ def _evaluate_test(job: Job, state: TrainState, log: RunLog, progress: Progress)
     """The test figure, where the data set has a test split."""
     test = job.data.test_split
     if test is not None:
-        params = evaluation_params(state.params, state.opt_state)
+        params = evaluated(state)
         metrics = job.evaluate_params(params, test, on_batch=lambda number: beat(progress.step, "evaluating"))
         log.evaluation(progress.step, "test", metrics)
 

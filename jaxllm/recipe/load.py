@@ -1,32 +1,36 @@
 """A model from wherever it is: a run, an exported folder, a published folder or name, a GGUF file."""
 
 import dataclasses
-import os
 import warnings
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import ImageDataConfig, Tokenizer
 from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
+from jaxllm.finetune import adapt, begin_params
 from jaxllm.hardware import require_devices, set_up
 from jaxllm.hardware.bucket import is_url, local_path
-from jaxllm.interchange import GenerationDefaults, Published, load_params, open_published, stored_dtypes
-from jaxllm.models import Model, VisionConfig, abstract_params, make_model
+from jaxllm.interchange import GenerationDefaults, open_published
+from jaxllm.models import Model, ModelConfig, VisionConfig, make_model, overlay
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.device_config import inference_config
-from jaxllm.recipe.find import find_recipe, is_run_folder
+from jaxllm.recipe.find import is_run_folder
+from jaxllm.recipe.fitting import fitting
 from jaxllm.recipe.given import check_source
 from jaxllm.recipe.loaded import Loaded
-from jaxllm.recipe.model_folder import is_model_folder, load_model_folder
+from jaxllm.recipe.model_folder import is_model_folder, load_model_folder, read_model_file
+from jaxllm.recipe.open_run import OpenRun, open_run
+from jaxllm.recipe.published import load_published, published_tokenizer
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.run_folder import RunFolder, place_of
-from jaxllm.sharding import MeshConfig, MeshError, make_mesh, shardings_for
-from jaxllm.training import abstract_state, evaluation_params, make_optimizer
+from jaxllm.sharding import MeshConfig, MeshError, make_mesh
+from jaxllm.training import TrainState, abstract_state, evaluation_params, init_state, make_optimizer
 from jaxllm.training.objectives import ImageClassification, PrefixLM
 
 
@@ -58,10 +62,7 @@ def load(
         return _load_run(name_or_path, devices, step, dtype)
     if step is not None:
         raise ValueError(f"step is for the folder of a run: {name_or_path} is none")
-    if is_url(name_or_path):
-        name_or_path = fetch(str(name_or_path))
-    elif str(name_or_path).startswith("file://"):
-        name_or_path = local_path(name_or_path)
+    name_or_path = _at_hand(name_or_path)
     if is_model_folder(name_or_path):
         loaded = load_model_folder(Path(name_or_path), devices, dtype)
     else:
@@ -72,9 +73,37 @@ def load(
     return loaded
 
 
+class Peeked(NamedTuple):
+    """What can be known of a model without reading its weights."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer | None
+
+
+def peek(name_or_path: str | Path) -> Peeked:
+    """Config and tokenizer of anything that `load` takes; raises what `load` raises."""
+    check_source(name_or_path)
+    if is_run_folder(name_or_path):
+        run = open_run(name_or_path)
+        return Peeked(run.recipe.model_config, run.tokenizer)
+    name_or_path = _at_hand(name_or_path)
+    if is_model_folder(name_or_path):
+        described, tokenizer = read_model_file(Path(name_or_path))
+        return Peeked(described.config, tokenizer)
+    published = open_published(name_or_path)
+    return Peeked(published.config, None if isinstance(published.config, VisionConfig) else published_tokenizer(published))
+
+
+def _at_hand(name_or_path: str | Path) -> str | Path:
+    """A folder in a bucket is copied to the cache."""
+    if is_url(name_or_path):
+        return fetch(str(name_or_path))
+    return local_path(name_or_path) if str(name_or_path).startswith("file://") else name_or_path
+
+
 def _load_run(place: str | Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:
     run = open_run(place)
-    model = make_model(inference_config(run.recipe.model, dtype, mesh))
+    model = adapt(make_model(inference_config(run.recipe.model_config, dtype, mesh)), run.recipe.method)
     params, step = restore_params(run, model, mesh, step)
     eos = () if run.tokenizer is None or run.tokenizer.eos_id is None else (run.tokenizer.eos_id,)
     return Loaded(
@@ -97,95 +126,40 @@ def _trained_input(recipe: Recipe) -> ImageInput | None:
     return None
 
 
-def load_published(name_or_path: str | Path, mesh: Mesh, dtype: str | None) -> Loaded:
-    """The model of a Hugging Face folder or name; its weights are read straight into their places."""
-    published = open_published(name_or_path)
-    config = inference_config(published.config, dtype, mesh)
-    model = make_model(config)
-    abstract, axes = abstract_params(model)
-    shardings = shardings_for(abstract, axes, mesh)
-    params = load_params(published.tensors, published.family, config, abstract, shardings)
-    image_input, image_problem = _published_image_input(published)
-    return Loaded(
-        model=model,
-        params=params,
-        tokenizer=None if isinstance(config, VisionConfig) else _published_tokenizer(published),
-        source=published.source,
-        generation=published.generation,
-        sentence=published.read_sentence(),
-        image_input=image_input,
-        image_problem=image_problem,
-        architecture=published.family.architectures[0],
-        stored_dtypes=stored_dtypes(published.tensors, published.family, config, abstract),
-    )
-
-
-def _published_tokenizer(published: Published) -> Tokenizer | None:
-    """None where there are no tokenizer files: the model can be called with ids all the same."""
-    try:
-        return published.load_tokenizer()
-    except FileNotFoundError as error:
-        warnings.warn(f"the model has no tokenizer, so it is called with ids only: {error}", stacklevel=4)
-        return None
-
-
-def _published_image_input(published: Published) -> tuple[ImageInput | None, str | None]:
-    """How pictures become its input, or why that cannot be followed, without the folder, which another machine has not: it can
-    be called with normalized pixels all the same."""
-    try:
-        return published.read_image_input(), None
-    except ValueError as error:
-        return None, str(error).replace(f"{published.source}{os.sep}", "")
-
-
-class OpenRun(NamedTuple):
-    """What the folder of a run says of its model."""
-
-    folder: RunFolder
-    recipe: Recipe
-    tokenizer: Tokenizer | None
-
-
-def open_run(path: str | Path) -> OpenRun:
-    """What a run folder says of its model; the data set need not be there.
-
-    Raises:
-      ValueError: not a run folder, or a tokenizer that does not match it.
-    """
-    if not is_run_folder(path):
-        raise ValueError(f"{path} is not a run folder: it has no recipe.json; train first with `jaxllm train`")
-    folder = RunFolder(place_of(path), resumes=True)
-    recipe = find_recipe(str(path))
-    if isinstance(recipe.model, VisionConfig):
-        return OpenRun(folder, recipe, None)
-    tokenizer = folder.load_tokenizer()
-    if tokenizer is None or tokenizer.vocab_size > recipe.model.vocabulary:
-        found = "none" if tokenizer is None else f"one with {tokenizer.vocab_size} entries"
-        raise ValueError(
-            f"the tokenizer in {folder.tokenizer} must have at most {recipe.model.vocabulary} entries, as the "
-            f"checkpoint's vocabulary: got {found}; put the run's own tokenizer back"
-        )
-    return OpenRun(folder, recipe, tokenizer)
-
-
 def restore_params(run: OpenRun, model: Model, mesh: Mesh, step: int | None) -> tuple[Any, int]:
-    """The parameters to use, on this mesh, and the step they are from: the average where the optimizer keeps one."""
-    optimizer, _ = make_optimizer(run.recipe.optimizer, run.recipe.steps)
-    abstract = abstract_state(model, optimizer, mesh)
+    """The parameters to use, on this mesh, and the step they are from: the average where the optimizer keeps one. Those that
+    have not learnt are the pretrained model's."""
+    recipe = run.recipe
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
+    abstract = abstract_state(model, optimizer, mesh, learns=recipe.method.learns)
     with closing(Store(run.folder.checkpoints, run.recipe.checkpoint)) as store:
         chosen = step if step is not None else store.best_step()
-        if run.recipe.optimizer.ema is None:
+        if recipe.optimizer.ema is None:
             found = store.restore_params(abstract.params, chosen)
             params = found.state
         else:
-            found = store.restore(abstract, chosen)
+            found = store.restore(abstract._replace(frozen={}), chosen)
             params = evaluation_params(found.state.params, found.state.opt_state)
     if run.tokenizer is not None and found.meta["tokenizer"] != run.tokenizer.fingerprint:
         raise ValueError(
             f"the tokenizer in {run.folder.tokenizer} must be the one that the checkpoint was trained with: it is another; "
             "put the run's own tokenizer back"
         )
+    if jax.tree.leaves(abstract.frozen):
+        params = overlay(first_state(recipe, model, mesh, abstract)[0].frozen, params)
     return params, found.step
+
+
+def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) -> tuple[TrainState, list[str]]:
+    """The state that a run begins with, and which parameters are new in spite of a pretrained model, as those of a head are."""
+    key, (optimizer, _) = jax.random.fold_in(jax.random.key(recipe.seed), 0), make_optimizer(recipe.optimizer, recipe.steps)
+    given, new = None, []
+    if recipe.pretrained is not None:
+        own = f"/{recipe.method.leaf}/"
+        given, missing = fitting(load(recipe.pretrained, mesh=recipe.mesh), abstract.whole)
+        new = [path for path in missing if own not in path]
+    make = partial(begin_params, model)
+    return init_state(model, optimizer, mesh, key, abstract, recipe.method.learns, make, given), new
 
 
 def open_for_evaluation(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int]:

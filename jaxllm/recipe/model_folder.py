@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
-from jaxllm.data import load_tokenizer
+from jaxllm.data import Tokenizer, load_tokenizer
 from jaxllm.data.image_input import ImageInput
 from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.models import ModelConfig, abstract_params, make_model
@@ -84,13 +84,19 @@ def _write(folder: Path, loaded: Loaded) -> None:
         store.save(loaded.step or 0, {"params": loaded.params}, {})
 
 
-def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
-    """The model that `write_model_folder` wrote."""
+def read_model_file(folder: Path) -> tuple[ModelFile, Tokenizer | None]:
+    """What the folder says of its model, and the tokenizer."""
     path = folder / MODEL_FILE
     try:
         described = from_tree(ModelFile, json.loads(path.read_text("utf-8")), "", str(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} must hold a model's config as JSON: {error}") from None
+    return described, load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+
+
+def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
+    """The model that `write_model_folder` wrote."""
+    described, tokenizer = read_model_file(folder)
     model = make_model(inference_config(described.config, dtype, mesh))
     abstract, axes = abstract_params(model)
     placed = jax.tree.map(
@@ -103,7 +109,7 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
     return Loaded(
         model=model,
         params=params,
-        tokenizer=load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None,
+        tokenizer=tokenizer,
         source=folder,
         generation=described.generation,
         prefix=described.prefix,

@@ -8,6 +8,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from jaxllm.finetune import adapt
 from jaxllm.models import Model, make_model
 from jaxllm.recipe.device_config import device_config
 from jaxllm.recipe.recipe import Recipe
@@ -29,7 +30,7 @@ class Program:
 
     @cached_property
     def model(self) -> Model:
-        return make_model(device_config(self.recipe.model, self.mesh))
+        return adapt(make_model(device_config(self.recipe.model_config, self.mesh)), self.recipe.method)
 
     @property
     def tokens_per_step(self) -> int:
@@ -43,7 +44,8 @@ class Program:
     @cached_property
     def abstract(self) -> TrainState:
         """Shapes, types and shardings of the state."""
-        return abstract_state(self.model, self.optimizer[0], self.mesh, self.recipe.optimizer.state_memory)
+        recipe = self.recipe
+        return abstract_state(self.model, self.optimizer[0], self.mesh, recipe.optimizer.state_memory, recipe.method.learns)
 
     @cached_property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -67,7 +69,7 @@ class Program:
             key=jax.random.fold_in(self.key, 1),
             accumulate=recipe.accumulate,
             on_nonfinite=recipe.on_nonfinite,
-            dropout=recipe.model.dropout > 0,
+            dropout=max(recipe.model_config.dropout, recipe.method.dropout) > 0,
             accuracy=recipe.objective.reports.accuracy,
         )
         return lower_train_step(step, self.abstract, self.abstract_batch, self.mesh)

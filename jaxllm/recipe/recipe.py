@@ -5,9 +5,11 @@ from typing import Literal
 
 from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.data import DataConfig, ImageDataConfig
+from jaxllm.finetune import AnyMethod, Full
 from jaxllm.hardware import ProfileConfig
 from jaxllm.inference import SamplingConfig
 from jaxllm.models import ModelConfig, TransformerConfig
+from jaxllm.models.config import AttentionKernel, DType, Remat
 from jaxllm.sharding import AxisSize, MeshConfig, check_batch, check_divides
 from jaxllm.training import AnyObjective, CausalLM, EvaluateConfig, LogConfig, LossConfig, OptimizerConfig
 
@@ -32,6 +34,24 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromPretrained:
+    """The config of the pretrained model, with what is said here changed."""
+
+    dropout: float | None = None
+    """Probability of dropping a value. By default as published."""
+    context_len: int | None = None
+    """Longest sequence in tokens. By default as published."""
+    param_dtype: DType | None = None
+    """Type in which parameters are kept. By default float32."""
+    compute_dtype: DType | None = None
+    """Type of activations. By default float32."""
+    attention_kernel: AttentionKernel | None = None
+    """Who computes attention. By default by device."""
+    remat: Remat | None = None
+    """What the backward pass recomputes of a block. By default nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     name: str
     """Names the run's folder, runs/<name>, unless run_dir says otherwise."""
@@ -47,7 +67,12 @@ class Recipe:
     """What to do when loss or gradient is not finite: stop the run, or skip the update."""
     run_dir: str | None = None
     """Folder of the run, or its URL, "gs://bucket/folder". By default runs/<name>, with a number where that is taken."""
-    model: ModelConfig
+    pretrained: str | None = None
+    """The model to begin with: a folder, a name on the hub, a GGUF file, or a run. By default none: parameters are new."""
+    model: ModelConfig | FromPretrained = FromPretrained()
+    """What the model is made of. By default what the pretrained one is."""
+    method: AnyMethod = Full()
+    """What learns of a pretrained model, and what is added to it."""
     data: DataConfig | ImageDataConfig
     objective: AnyObjective = CausalLM()
     loss: LossConfig = LossConfig()
@@ -70,16 +95,27 @@ class Recipe:
             raise ValueError(
                 f"accumulate must divide batch_size: got accumulate={self.accumulate}, batch_size={self.batch_size}"
             )
-        self.objective.check(self.model, self.data, self.loss)
-        self._check_mesh()
+        if self.pretrained is None and isinstance(self.model, FromPretrained):
+            raise ValueError("a recipe needs a model, or with `pretrained` the name of one to begin with: got neither")
+        if not isinstance(self.model, FromPretrained):  # else once it is known
+            self.objective.check(self.model, self.data, self.loss)
+            self.method.check(self.model)
+            self._check_mesh(self.model)
         if self.mesh.explicit and self.optimizer.name == "muon":
             raise ValueError("optimizer.name=muon needs mesh.explicit=False: Optax's muon has no explicit layouts")
 
-    def _check_mesh(self) -> None:
+    @property
+    def model_config(self) -> ModelConfig:
+        """The model's config, once it is known."""
+        if isinstance(self.model, FromPretrained):
+            raise ValueError(f"the config of the pretrained model is not known yet: open {self.pretrained} first")
+        return self.model
+
+    def _check_mesh(self, model: ModelConfig) -> None:
         """Refuses sizes that the mesh cannot split evenly; that there are devices enough is seen when the run starts."""
         time = () if isinstance(self.data, ImageDataConfig) else (AxisSize("time", "data.seq_len", self.data.seq_len),)
-        check_divides(self.mesh, (*self.model.axis_sizes(), *time))
-        microbatches = self.model.microbatches if isinstance(self.model, TransformerConfig) else None
+        check_divides(self.mesh, (*model.axis_sizes(), *time))
+        microbatches = model.microbatches if isinstance(model, TransformerConfig) else None
         check_batch(self.mesh, self.batch_size, self.accumulate, microbatches)
 
 

@@ -44,7 +44,7 @@ def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
             )
         schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
     optimizer = dataclasses.replace(recipe.optimizer, schedule=schedule)
-    return dataclasses.replace(recipe, model=_told(recipe.model, known), optimizer=optimizer)
+    return dataclasses.replace(recipe, model=_told(recipe.model_config, known), optimizer=optimizer)
 
 
 def _told(model: ModelConfig, known: FromData) -> ModelConfig:

@@ -158,7 +158,7 @@ def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
     if is_run_folder(place):
         earlier = load_json(fetched(place) / RECIPE_FILE)
         decay_steps = earlier.optimizer.schedule.decay_steps or earlier.steps
-        here = resolved(recipe, FromData.of(earlier.model), decay_steps)
+        here = resolved(recipe, FromData.of(earlier.model_config), decay_steps)
         other = differences(earlier, here)
         if other:
             name, (there, wanted) = next(iter(other.items()))

@@ -56,6 +56,7 @@ RULES: dict[str, Rule] = {
     "bucket": Rule(),
     "patch": Rule(),
     "position": Rule(),
+    "rank": Rule(),  # of adapters
 }
 
 

@@ -9,7 +9,14 @@ from jaxllm.training.interrupt import Interrupt
 from jaxllm.training.loop import EvaluateConfig, Loop, NonFiniteLoss, Progress, out_of_patience, train
 from jaxllm.training.loss import Loss, make_loss
 from jaxllm.training.objectives import AnyObjective, CausalLM, Objective
-from jaxllm.training.optimizer import OptimizerConfig, ScheduleConfig, evaluation_params, make_optimizer, make_schedule
+from jaxllm.training.optimizer import (
+    OptimizerConfig,
+    ScheduleConfig,
+    evaluated,
+    evaluation_params,
+    make_optimizer,
+    make_schedule,
+)
 from jaxllm.training.run_log import LogConfig, RunLog, read_metrics
 from jaxllm.training.state import TrainState, abstract_state, init_state
 from jaxllm.training.step import jit_eval_step, lower_train_step, make_eval_step, make_train_step
@@ -33,6 +40,7 @@ __all__ = [
     "TrainState",
     "abstract_state",
     "cross_entropy",
+    "evaluated",
     "evaluation_params",
     "init_state",
     "jit_eval_step",

@@ -198,7 +198,9 @@ def _save(
     loop.log.settle()
     _warn_of_failures(loop)
     try:
-        loop.store.save(progress.step, state, {"progress": vars(progress).copy(), **loop.identity}, metrics=validation)
+        loop.store.save(
+            progress.step, state._replace(frozen={}), {"progress": vars(progress).copy(), **loop.identity}, metrics=validation
+        )
     except SaveError as error:
         if must_succeed or not error.agreed:
             raise

@@ -9,8 +9,10 @@ import optax
 from jax import Array
 from optax import contrib
 
+from jaxllm.models import overlay
 from jaxllm.sharding import einsum
 from jaxllm.training.rounded import rounded
+from jaxllm.training.state import TrainState
 
 F32 = jnp.dtype(jnp.float32)
 
@@ -224,6 +226,11 @@ def evaluation_params(params: Any, opt_state: Any) -> Any:
     """The average of parameters where the optimizer keeps one, else the parameters."""
     found = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(node)]
     return found[0].average if found else params
+
+
+def evaluated(state: TrainState) -> Any:
+    """All parameters of the model, those that learn by their average where the optimizer keeps one."""
+    return overlay(state.frozen, evaluation_params(state.params, state.opt_state))
 
 
 def _is_average(node: Any) -> bool:

@@ -39,29 +39,29 @@ def make_train_step(
       accuracy: whether the metrics tell the share of targets that are the most likely class.
     """
 
-    def gradient(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
+    def gradient(state: TrainState, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
         """Of the summed loss; it is divided by the weight of the whole batch once, at the end."""
 
         def total(params: Any) -> tuple[Array, LossSums]:
-            sums = loss(params, batch, key)
+            sums = loss(state._replace(params=params).whole, batch, key)
             return sums.total, sums
 
-        (_, sums), grads = jax.value_and_grad(total, has_aux=True)(params)
+        (_, sums), grads = jax.value_and_grad(total, has_aux=True)(state.params)
         return sums, grads
 
-    def accumulated(params: Any, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
+    def accumulated(state: TrainState, batch: Batch, key: Array | None) -> tuple[LossSums, Any]:
         parts = jax.tree.map(lambda x: _split(x, accumulate), batch)
 
         def add(so_far: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
             part_key = None if key is None else jax.random.fold_in(key, part[1])
-            return jax.tree.map(jnp.add, so_far, gradient(params, part[0], part_key)), None
+            return jax.tree.map(jnp.add, so_far, gradient(state, part[0], part_key)), None
 
-        zeros = (LossSums.zeros(), jax.tree.map(jnp.zeros_like, params))
+        zeros = (LossSums.zeros(), jax.tree.map(jnp.zeros_like, state.params))
         return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(key, state.step) if dropout else None
-        sums, grads = (gradient if accumulate == 1 else accumulated)(state.params, batch, step_key)
+        sums, grads = (gradient if accumulate == 1 else accumulated)(state, batch, step_key)
         weight = jnp.maximum(sums.weight, jnp.finfo(jnp.float32).tiny)  # a batch may have nothing to guess
         grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -82,7 +82,7 @@ def make_train_step(
 
             params = jax.tree.map(keep, params, state.params)
             opt_state = jax.tree.map(keep, opt_state, state.opt_state)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return TrainState(state.step + 1, params, opt_state, state.frozen), metrics
 
     return train_step
 

@@ -1,0 +1,51 @@
+"""The parameters of one model as those of another that has the same, and perhaps more."""
+
+from typing import Any
+
+import jax
+
+from jaxllm.finetune import unadapted
+from jaxllm.models import partition, path_of
+from jaxllm.recipe.loaded import Loaded
+
+
+def fitting(loaded: Loaded, wanted: Any) -> tuple[Any, list[str]]:
+    """The parameters that a model has of those that are wanted, laid out as wanted, and the paths of the others. A head counts
+    only where it has the same size.
+
+    Args:
+      wanted: the other model's parameters, as shapes, types and shardings.
+
+    Raises:
+      ValueError: one of another shape.
+    """
+    params = merged(loaded)
+    leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
+    there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    other = [path for path in there if path in leaves and there[path].shape != leaves[path].shape]
+    for path in other:
+        if "head" not in path.split("/"):
+            raise ValueError(
+                f"`model` must have the sizes of the pretrained model: {path} is {there[path].shape} in {loaded.source} and "
+                f"{leaves[path].shape} here; leave `model` out to take it over"
+            )
+    taken = {path for path in there if path in leaves} - set(other)
+
+    def placed(keys: Any, x: Any) -> Any:
+        leaf = leaves[path_of(keys)]
+        return jax.device_put(x.astype(leaf.dtype), leaf.sharding)
+
+    chosen = jax.tree_util.tree_map_with_path(placed, partition(params, lambda path: path in taken)[0])
+    return chosen, [path for path in leaves if path not in taken]
+
+
+def merged(loaded: Loaded) -> Any:
+    """The parameters of a loaded model with what an adapter has learnt worked in."""
+    if unadapted(loaded.model) is loaded.model:
+        return loaded.params
+    found = loaded.model.method.merge(loaded.params)  # type: ignore[union-attr]
+    if found is None:
+        raise ValueError(
+            f"what {loaded.source} has learnt cannot be worked into its base model: go on with that run, or name its base model"
+        )
+    return found

@@ -1,0 +1,32 @@
+"""What a run takes over from a model that was trained before: its config and its tokenizer."""
+
+import dataclasses
+from typing import Any
+
+from jaxllm.data import Tokenizer, TokenizerConfig
+from jaxllm.recipe.device_config import portable_config, replace_stacks
+from jaxllm.recipe.load import peek
+from jaxllm.recipe.recipe import FromPretrained, Recipe
+
+
+def described(recipe: Recipe) -> Recipe:
+    """The recipe with the config of the pretrained model that it names, its head that of the objective.
+
+    Raises:
+      FileNotFoundError, ValueError: no such model, or one that the recipe cannot work with.
+    """
+    if recipe.pretrained is None or not isinstance(recipe.model, FromPretrained):
+        return recipe
+    changes = {name: value for name, value in vars(recipe.model).items() if value is not None}
+    config = portable_config(peek(recipe.pretrained).config)
+    config = replace_stacks(config, lambda stack: dataclasses.replace(stack, **changes))
+    headed = getattr(recipe.objective, "headed", None)
+    data: Any = recipe.data
+    if hasattr(data, "tokenizer"):
+        data = dataclasses.replace(data, tokenizer=TokenizerConfig(kind="pretrained", path=recipe.pretrained))
+    return dataclasses.replace(recipe, model=config if headed is None else headed(config), data=data)
+
+
+def pretrained_tokenizer(recipe: Recipe) -> Tokenizer | None:
+    """That of the pretrained model; None where there is no such model, or it has none."""
+    return None if recipe.pretrained is None else peek(recipe.pretrained).tokenizer
