@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "loss and perplexity of a trained model over a split",
     "convert": "a model to and from the Hugging Face layout, or from GGUF",
     "data": "build a data set from files, or look at one",
+    "sweep": "search a recipe's hyperparameters, or run it with several seeds or folds",
     "plan": "memory and speed of a recipe on hardware that is not here",
     "doctor": "check this machine, and say what to do about it",
 }

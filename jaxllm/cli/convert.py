@@ -6,13 +6,15 @@ from jaxllm.cli.parser import Parser
 def run(argv: list[str]) -> int:
     parser = Parser(
         prog="jaxllm convert",
-        description="Writes a model in another layout: for Hugging Face transformers, or as a checkpoint of jaxllm.",
+        description="Writes a model in another layout: for Hugging Face transformers or PEFT, or as a checkpoint of jaxllm.",
         epilog="jaxllm convert runs/tinystories exported; jaxllm convert model.gguf smollm2 --to jaxllm",
     )
     add = parser.add_argument
     add("source", metavar="SRC", help="run folder, Hugging Face folder or name, GGUF file, or folder written by this command")
     add("destination", metavar="DST", help="folder to write; must not exist")
-    add("--to", choices=("hf", "jaxllm"), default="hf", help="layout to write (default: hf)")
+    add(
+        "--to", choices=("hf", "jaxllm", "peft"), default="hf", help="layout to write; peft: only a run's adapter (default: hf)"
+    )
     add(
         "--dtype",
         choices=("float32", "bfloat16"),

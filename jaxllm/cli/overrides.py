@@ -20,7 +20,7 @@ def override(recipe: Recipe, options: list[str]) -> Recipe:
     if not options:
         return recipe
     if not {"-h", "--help"} & set(options):
-        _check_names(recipe, options)
+        check_names(recipe, options)
     import tyro
 
     said = io.StringIO()
@@ -53,7 +53,8 @@ ABBREVIATED = {
 """Names that fields have elsewhere, and ours."""
 
 
-def _check_names(recipe: Recipe, options: list[str]) -> None:
+def check_names(recipe: Recipe, options: list[str]) -> None:
+    """Raises ValueError for an option that is no field, with the nearest name."""
     names = {f"--{name}".replace("_", "-"): None for name in field_names(recipe)}
     for option in options:
         name = option.partition("=")[0].replace("_", "-")

@@ -7,15 +7,17 @@
 In the order in which text passes through: `readers` and `clean` take documents from files, `build` writes them as a TFDS data
 set, `source` finds and reads one, `tokenizer` and `subword` make ids of text, `tokens` keeps the ids on disk, `packing` says
 which token stands in which row, `rows` shuffles the rows (`pairs` those of two texts), `pipeline` makes batches of them.
-Images go by `build_images` and `images`.
+Images go by `build_images` and `images`; the examples of a task by `task_files`, which reads the rows of `table_files` and
+`task_formats` and makes examples of them (`task_kinds`, `task_rows`, `chat_files`), `build_task` and `task_data`.
 """
 
-from jaxllm.data.config import DataConfig, ImageDataConfig, TokenizerConfig
+from jaxllm.data.config import DataConfig, ImageDataConfig, TaskDataConfig, TokenizerConfig
 from jaxllm.data.images import ImageData, open_images
 from jaxllm.data.opening import Data, open_data
 from jaxllm.data.pipeline import eval_batches, train_batches
 from jaxllm.data.rows import Batch, Rows, RowSource
 from jaxllm.data.source import TextSet, TextSplit, find_text_set
+from jaxllm.data.task_data import Records, TaskData, open_task_data
 from jaxllm.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 __all__ = [
@@ -24,8 +26,11 @@ __all__ = [
     "DataConfig",
     "ImageData",
     "ImageDataConfig",
+    "Records",
     "RowSource",
     "Rows",
+    "TaskData",
+    "TaskDataConfig",
     "TextSet",
     "TextSplit",
     "Tokenizer",
@@ -35,6 +40,7 @@ __all__ = [
     "load_tokenizer",
     "open_data",
     "open_images",
+    "open_task_data",
     "train_batches",
     "train_tokenizer",
 ]

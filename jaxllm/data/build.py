@@ -10,6 +10,7 @@ from jaxllm.data.clean import CleanConfig, CleanCounts, Cleaner
 from jaxllm.data.readers import ReadConfig, Skipped, find_files, read_documents
 from jaxllm.data.source import datasets_dir
 from jaxllm.data.splits import SplitConfig, Spool, assign, with_fractions
+from jaxllm.data.task_labels import label_names
 from jaxllm.data.tfds_builder import TEXT, Features, Label, Record, check_new_name, write_set
 
 
@@ -95,11 +96,6 @@ def _features(read: ReadConfig, labelled: bool, splits: Iterable[Iterable[Record
     if labelled:
         return {"id": None, "text": None, "label": Label(label_names({str(record[2]) for part in splits for record in part}))}
     return {"id": None, read.column or "text": None, read.second: None}
-
-
-def label_names(labels: set[str]) -> tuple[str, ...]:
-    """In the order of their numbers: numbers by size, others by letter."""
-    return tuple(sorted(labels, key=lambda label: (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)))
 
 
 def _nothing_left(part: str, counts: CleanCounts, skipped: Skipped) -> str:

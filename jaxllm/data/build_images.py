@@ -9,12 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from jaxllm.data.build import BuildReport, label_names
+from jaxllm.data.build import BuildReport
 from jaxllm.data.clean import CleanCounts
 from jaxllm.data.image_input import decode
 from jaxllm.data.readers import Skipped
 from jaxllm.data.source import datasets_dir
 from jaxllm.data.splits import SplitConfig, Spool, assign, with_fractions
+from jaxllm.data.task_labels import label_names
 from jaxllm.data.tfds_builder import Image, Label, Record, check_new_name, write_set
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")

@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Message = Mapping[str, Any]
 """{"role": "user", "content": "Hello"}; some templates know more fields."""
+GENERATION_MARKS = ("generation_begin", "generation_end")
 
 
 def render_chat(template: str, messages: Sequence[Message], *, add_generation_prompt: bool = True, **variables: Any) -> str:
@@ -50,13 +51,16 @@ def _compiled(template: str) -> Template:
 
 
 class _Generation(Extension):
-    """{% generation %} marks, for those who train, what the model said; the text goes through as it is."""
+    """{% generation %} marks, for those who train, what the model said: its text stands between the values of the two variables
+    `GENERATION_MARKS`, where they are given."""
 
     tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        said = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        begin, end = (nodes.Output([nodes.Name(name, "load", lineno=line)], lineno=line) for name in GENERATION_MARKS)
+        return [begin, *said, end]
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:

@@ -129,3 +129,55 @@ class ImageDataConfig:
         for name in ("train_split", "image_feature", "label_feature"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDataConfig:
+    """The examples of a task: those of a classifier, of a tagger, of questions, of a conversation."""
+
+    dataset: str
+    """A name built by `jaxllm data build --task`, the folder of a prepared TFDS set, or a TFDS name such as "glue/sst2"."""
+    seq_len: int
+    """The most tokens of an example, special ones counted."""
+    data_dir: str | None = None
+    """Folder of the named data sets, may be in a bucket (gs://...); None means $JAXLLM_DATA, else `datasets` in the cache."""
+    text_feature: str = "text"
+    """The feature of the data set that holds the text."""
+    pair_feature: str | None = None
+    """The feature that holds the second text of a pair; by default there are no pairs."""
+    label_feature: str = "label"
+    """The feature that holds the class, the classes, the tags or the score."""
+    train_split: str = "train"
+    """Split to train on; TFDS slices such as "train[:99%]" work here and below."""
+    validation_split: str | None = "validation"
+    """Split for the evaluations during training; None when there is none."""
+    test_split: str | None = "test"
+    """Split for the final figure; None when there is none. "test" is left out where the set has no such split."""
+    too_long: Literal["truncate", "drop", "refuse"] = "truncate"
+    """What becomes of an example with more tokens: truncate cuts it, drop leaves it out of training; both are counted. refuse
+    stops with its place."""
+    examples: int | None = None
+    """Train on so many examples of the training split, as many of each class where there are classes; None means all."""
+    packing: bool = True
+    """Put several examples in a row where the task allows it."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """How text becomes token ids, where no model brings its own."""
+    num_workers: int = 0
+    """Worker processes that prepare batches; 0 means a thread of this process. The stream is the same for any number."""
+    prefetch: int = 2
+    """Batches prepared ahead, by each worker; 0 prepares each batch when it is asked for."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ValueError("dataset must name a data set: got an empty string; `jaxllm data show` lists those there are")
+        if self.too_long not in ("truncate", "drop", "refuse"):
+            raise ValueError(f"too_long must be truncate, drop or refuse: got {self.too_long!r}")
+        for name, least in (("seq_len", 1), ("examples", 1), ("num_workers", 0), ("prefetch", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more: got {value}")
+        for name in ("train_split", "text_feature", "label_feature"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty")
+        if self.pair_feature == self.text_feature:
+            raise ValueError(f"pair_feature must be another feature than text_feature: got {self.text_feature!r} for both")

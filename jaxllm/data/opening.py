@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from jaxllm.data.config import DataConfig
+from jaxllm.data.config import DataConfig, TokenizerConfig
 from jaxllm.data.pairs import PairSource
 from jaxllm.data.rows import RowSource
 from jaxllm.data.source import TextSet, TextSplit, find_text_set
@@ -90,27 +92,30 @@ def open_data(config: DataConfig, *, seed: int, tokenizer: Tokenizer | None = No
     if config.target_feature is not None:
         text_set.require(config.target_feature, "data.target_feature")
         splits = [[split, dataclasses.replace(split, text_feature=config.target_feature)] for (split,) in splits]
-    return Data(config, seed, text_set, tokenizer or _tokenizer(config, splits))
+    return Data(config, seed, text_set, tokenizer or tokenizer_of(config.tokenizer, splits))
 
 
-def _tokenizer(config: DataConfig, splits: list[list[TextSplit]]) -> Tokenizer:
-    """Trained tokenizers are kept in the cache: learnt from the training split, of pairs from both texts; characters from all
-    splits in use."""
-    if config.tokenizer.kind in ("bytes", "pretrained"):
-        return train_tokenizer(config.tokenizer, [])
-    texts = _Texts(sum(splits if config.tokenizer.kind == "characters" else splits[:1], []))
-    name = hashlib.sha256(repr((config.tokenizer, [s.fingerprint for s in texts.splits])).encode()).hexdigest()[:24]
+def tokenizer_of(config: TokenizerConfig, splits: Sequence[Sequence[Any]]) -> Tokenizer:
+    """Trained tokenizers are kept in the cache: learnt from the first split, of pairs from both texts; characters from all.
+
+    Args:
+      splits: Of each split what gives its texts one after the other, as often as wanted, and has a `fingerprint`.
+    """
+    if config.kind in ("bytes", "pretrained"):
+        return train_tokenizer(config, [])
+    texts = _Texts([texts for split in (splits if config.kind == "characters" else splits[:1]) for texts in split])
+    name = hashlib.sha256(repr((config, [s.fingerprint for s in texts.splits])).encode()).hexdigest()[:24]
     folder = cache_dir() / "tokenizers" / name
     if not folder.is_dir():
-        write_whole(folder, train_tokenizer(config.tokenizer, texts).save)
+        write_whole(folder, train_tokenizer(config, texts).save)
     return load_tokenizer(folder)
 
 
 class _Texts:
     """The texts of some splits, one after the other, as often as wanted."""
 
-    def __init__(self, splits: list[TextSplit]):
-        self.splits = list(splits)
+    def __init__(self, splits: list[Any]):
+        self.splits = splits
 
     def __iter__(self):
         for split in self.splits:

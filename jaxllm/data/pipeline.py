@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from jaxllm.data.rows import Batch, Rows
+from jaxllm.data.rows import Batch, BatchRows, Rows, Share
 from jaxllm.data.workers import in_workers
 
 
@@ -22,13 +22,18 @@ class _Batches:
     rows: np.ndarray
     """The rows of each batch that are this process's, from 0."""
     stride: int
-    """Rows of a global batch."""
+    """Rows, or examples, of a global batch."""
     count: int | None
+    share: Share
 
     def __len__(self) -> int:
         return sys.maxsize // self.stride // 2 if self.count is None else self.count
 
     def __getitem__(self, index: int) -> Batch:
+        if isinstance(self.source, BatchRows):
+            first = self.start + index * self.stride
+            last = first + self.stride if self.count is None else min(first + self.stride, self.source.rows_per_epoch)
+            return self.source.batch(np.arange(first, last), self.share)
         positions = self.start + index * self.stride + self.rows
         if self.count is None:
             return self.source.rows(positions)
@@ -46,6 +51,7 @@ def train_batches(
     batch_size: int,
     start: int = 0,
     rows: Sequence[int] | None = None,
+    share: Share = Share(),  # noqa: B008
     num_workers: int = 0,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
@@ -59,13 +65,14 @@ def train_batches(
     Args:
       batch_size: rows over all processes.
       rows: those of each batch that this process gets, from 0 and ascending; by default all.
+      share: the same for `BatchRows`, of which a batch has `batch_size` examples in rows of their own number.
     """
     if source.seed is None:
         raise ValueError("training needs a source with a seed, such as open_data(config, seed=0).train: got seed None")
     chosen = _chosen_rows(batch_size, rows)
     if start < 0:
         raise ValueError(f"start counts examples consumed, from 0: got {start}")
-    return _run(_Batches(source, start, chosen, batch_size, count=None), num_workers, prefetch)
+    return _run(_Batches(source, start, chosen, batch_size, None, share), num_workers, prefetch)
 
 
 def eval_batches(
@@ -73,6 +80,7 @@ def eval_batches(
     *,
     batch_size: int,
     rows: Sequence[int] | None = None,
+    share: Share = Share(),  # noqa: B008
     num_workers: int = 0,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
@@ -83,7 +91,7 @@ def eval_batches(
     chosen = _chosen_rows(batch_size, rows)
     source = source.for_evaluation()
     count = -(-source.rows_per_epoch // batch_size)
-    return _run(_Batches(source, 0, chosen, batch_size, count), num_workers, prefetch)
+    return _run(_Batches(source, 0, chosen, batch_size, count, share), num_workers, prefetch)
 
 
 def _chosen_rows(batch_size: int, rows: Sequence[int] | None) -> np.ndarray:

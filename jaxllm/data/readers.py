@@ -4,21 +4,21 @@ A document has an id that says where it came from, such as `stories.jsonl:17`, a
 second column is named, also what stands there: the other text of a pair, or a label.
 """
 
-import csv
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxllm.data.lines import check_encoding, read_lines
+from jaxllm.data.table_files import TABLE_ENDINGS, TableKind, WrongRow, column_named, ending_of, read_rows
 from jaxllm.data.tfds_builder import Document
 
 TEXT_ENDINGS = (".txt", ".text", ".md")
-ENDINGS = (*TEXT_ENDINGS, ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+ENDINGS = (*TEXT_ENDINGS, *TABLE_ENDINGS)
 _SHOWN_RECORDS = 5
+_ADVICE = "choose with --column NAME, or with --no-header --column NUMBER if its first line is data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +80,38 @@ class Skipped:
         if self.count <= _SHOWN_RECORDS:
             self.examples.append(message)
 
+    def refuse(self, message: str, on_error: Literal["stop", "skip"]) -> None:
+        if on_error == "stop":
+            raise ValueError(f"{message}; correct it, or leave such records out with --on-error skip")
+        self.add(message)
+
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
     """The files that some files and folders stand for; folders are searched whole, for the endings in `ENDINGS`."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p) in ENDINGS)
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and ending_of(p) in ENDINGS)
             if not inside:
                 raise FileNotFoundError(f"expected files ending in {', '.join(ENDINGS)} in the folder {path}: found none")
             found += inside
         elif path.is_file():
+            _refuse_pickle(path)
             found.append(path)
         else:
             raise FileNotFoundError(f"expected a file or a folder at {path}: there is nothing there; check the path")
     return found
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Known by its first bytes: a pickle, or the archive of one that torch writes."""
+    with open(path, "rb") as file:
+        head = file.read(256)
+    if re.match(rb"\x80[\x02-\x05]", head) or (head.startswith(b"PK\x03\x04") and b"data.pkl" in head):
+        raise ValueError(
+            f"{path} is a pickle, which can run any program when it is read: expected text or a table; write it as JSON lines "
+            "or Parquet where it comes from"
+        )
 
 
 def read_documents(files: Iterable[Path], config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
@@ -103,22 +120,28 @@ def read_documents(files: Iterable[Path], config: ReadConfig, skipped: Skipped) 
     for path in files:
         if path.stat().st_size == 0:
             raise ValueError(f"{path} is empty: expected text in it; leave the file out")
-        if config.second is None or _reader(path) is not _read_text:
-            yield from _reader(path)(path, config, skipped)
-            continue
-        aligned.append(path)
-        if len(aligned) == 2:
-            yield from _read_aligned(aligned[0], aligned[1], config)
-            aligned.clear()
-    if aligned:
+        if (kind := TABLE_ENDINGS.get(ending_of(path))) is not None:
+            yield from _read_rows(path, kind, config, skipped)
+        elif config.second is None:
+            yield from _read_text(path, config)
+        else:
+            aligned.append(path)
+    for first, second in in_twos(aligned):
+        yield from read_aligned(first, second, config.encoding)
+
+
+def in_twos(files: list[Path]) -> Iterator[tuple[Path, Path]]:
+    """The files of first texts, each with that of its second texts."""
+    if len(files) % 2:
         raise ValueError(
-            f"pairs in text files need two files, line by line: got {aligned[0]} alone; name that of the second texts after it"
+            f"pairs in text files need two files, line by line: got {files[-1]} alone; name that of the second texts after it"
         )
+    return zip(files[::2], files[1::2], strict=True)
 
 
-def _read_aligned(first: Path, second: Path, config: ReadConfig) -> Iterator[Document]:
+def read_aligned(first: Path, second: Path, encoding: str) -> Iterator[Document]:
     """Line n of both files is pair n."""
-    sides = (_without_last_empty(read_lines(path, config.encoding)) for path in (first, second))
+    sides = (_without_last_empty(read_lines(path, encoding)) for path in (first, second))
     for number, (text, other) in enumerate(itertools.zip_longest(*sides), 1):
         if text is None or other is None:
             short = first if text is None else second
@@ -138,25 +161,7 @@ def _without_last_empty(lines: Iterator[str]) -> Iterator[str]:
         yield before
 
 
-def _reader(path: Path) -> Callable[[Path, ReadConfig, Skipped], Iterator[Document]]:
-    match _ending(path):
-        case ".jsonl" | ".ndjson":
-            return _read_jsonl
-        case ".json":
-            return _read_json
-        case ".csv" | ".tsv":
-            return _read_table
-        case ".parquet":
-            return _read_parquet
-        case _:
-            return _read_text
-
-
-def _ending(path: Path) -> str:
-    return Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
-
-
-def _read_text(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
+def _read_text(path: Path, config: ReadConfig) -> Iterator[Document]:
     if config.documents == "file":
         yield path.name, "\n".join(read_lines(path, config.encoding))
         return
@@ -180,126 +185,39 @@ def _read_text(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Doc
         yield f"{path.name}:{first}", "\n".join(group).strip("\n")
 
 
-def _read_jsonl(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
-    for number, line in enumerate(read_lines(path, config.encoding), 1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
+def _read_rows(path: Path, kind: TableKind, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
+    def choose(columns: Sequence[str]) -> dict[str, str]:
+        return {name: column_named(name, columns, path, _ADVICE) for name in config.columns}
+
+    def refuse(message: str) -> None:
+        skipped.refuse(message, config.on_error)
+
+    for row in read_rows(path, kind, encoding=config.encoding, header=config.header, choose=choose, refuse=refuse):
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            _refuse(f"{place}: expected one JSON object: {error}", config, skipped)
-            continue
-        texts = _texts_of(record, place, config, skipped)
-        if texts is not None:
-            yield f"{path.name}:{number}", *texts
+            texts = _texts_of(row.values, config)
+        except WrongRow as error:
+            refuse(f"{row.place}: {error}")
+        else:
+            yield row.id, *texts
 
 
-def _read_json(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
-    """A list of objects; JSON lines under the wrong ending are read too."""
-    whole = "\n".join(read_lines(path, config.encoding))
-    try:
-        records = json.loads(whole)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            yield from _read_jsonl(path, config, skipped)
-            return
-        raise ValueError(f"{path}, line {error.lineno}: expected a list of JSON objects: {error}") from error
-    if not isinstance(records, list):
-        raise ValueError(
-            f"{path}: expected a list of JSON objects: got one {type(records).__name__}; write one object a line (.jsonl)"
-        )
-    for number, record in enumerate(records, 1):
-        texts = _texts_of(record, f"{path}, object {number}", config, skipped)
-        if texts is not None:
-            yield f"{path.name}:{number}", *texts
-
-
-def _read_table(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
-    """CSV with quotes, or TSV without."""
-    csv.field_size_limit(2**31 - 1)
-    lines = (line + "\n" for line in read_lines(path, config.encoding))
-    if _ending(path) == ".tsv":
-        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        rows = csv.reader(lines, strict=True)
-    columns: list[int] | None = None if config.header else [int(column) - 1 for column in config.columns]
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num}: expected a row of a table: {error}") from error
-        if row is None:
-            return
-        if columns is None:
-            columns = [_column_of(name, row, path) for name in config.columns]
-        elif max(columns) < len(row):
-            yield f"{path.name}:{rows.line_num}", *(row[column] for column in columns)
-        elif row:
-            message = f"{path}, line {rows.line_num}: expected at least {max(columns) + 1} columns: got {len(row)}"
-            _refuse(message, config, skipped)
-
-
-def _column_of(name: str, header: list[str], path: Path) -> int:
-    if name in header:
-        return header.index(name)
-    if name.isdigit() and 1 <= int(name) <= len(header):
-        return int(name) - 1
-    shown = ", ".join(repr(title[:40]) for title in header)
-    raise ValueError(
-        f"{path} has no column {name!r}: its first line has {shown}; choose with --column NAME, or with --no-header "
-        "--column NUMBER if that line is data"
-    )
-
-
-def _read_parquet(path: Path, config: ReadConfig, skipped: Skipped) -> Iterator[Document]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
-    with file:
-        names = file.schema_arrow.names
-        for name in config.columns:
-            if name not in names:
-                raise ValueError(f"{path} has no column {name!r}: it has {', '.join(names)}; choose with --column")
-        number = 0
-        for batch in file.iter_batches(columns=list(config.columns), batch_size=1000):
-            for record in batch.to_pylist():
-                number += 1
-                texts = _texts_of(record, f"{path}, row {number}", config, skipped)
-                if texts is not None:
-                    yield f"{path.name}:{number}", *texts
-
-
-def _texts_of(record: Any, place: str, config: ReadConfig, skipped: Skipped) -> list[str] | None:
-    """The texts of a JSON record, or None where one is missing and such records are skipped."""
+def _texts_of(record: Any, config: ReadConfig) -> list[str]:
+    """The texts of a row."""
     if isinstance(record, str) and config.column is None and config.second is None:
         return [record]
     if not isinstance(record, dict):
-        _refuse(f"{place}: expected a JSON object: got {type(record).__name__}", config, skipped)
-        return None
+        raise WrongRow(f"expected a JSON object: got {type(record).__name__}")
     texts: list[str] = []
     for name in config.columns:
         if name not in record:
             keys = ", ".join(map(str, record)) or "no keys"
-            _refuse(f"{place}: expected the key {name!r}: the object has {keys}; choose with --column", config, skipped)
-            return None
+            raise WrongRow(f"expected the key {name!r}: the object has {keys}; choose with --column")
         value = record[name]
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             value = "\n".join(value)
         if isinstance(value, int) and name == config.second:  # a label
             value = str(int(value))
         if not isinstance(value, str):
-            _refuse(f"{place}: expected text under {name!r}: got {type(value).__name__}", config, skipped)
-            return None
+            raise WrongRow(f"expected text under {name!r}: got {type(value).__name__}")
         texts.append(value)
     return texts
-
-
-def _refuse(message: str, config: ReadConfig, skipped: Skipped) -> None:
-    if config.on_error == "stop":
-        raise ValueError(f"{message}; correct it, or leave such records out with --on-error skip")
-    skipped.add(message)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,7 +15,7 @@ from jaxllm.data.source import TextSplit
 from jaxllm.data.tokens import TokenTable
 
 Batch = dict[str, np.ndarray]
-"""Arrays whose first axis counts the rows; their shapes are those of every batch of a run.
+"""Arrays whose first axis counts the rows; their shapes are those of every batch of a run, but for `BatchRows`.
 
 Of plain text `tokens`, `targets`, `positions`, `segment_ids` (int32) and `loss_weights` (float32), each [B, T]. Segments
 count the documents of a row from 1; 0 is padding. A loss weight is 0 where the target is padding or another document's."""
@@ -46,6 +46,32 @@ class Rows(Protocol):
 
     def describe(self, position: int) -> list[str]:
         """What the row at a global position was made from, for an error message."""
+        ...
+
+
+class Share(NamedTuple):
+    """How a batch lies on the devices, and which of it is this process's."""
+
+    parts: int = 1
+    """Parts of equal size into which a batch's rows are split, one after the other."""
+    mine: tuple[int, ...] = (0,)
+    """Those that this process gets, ascending."""
+    multiple: int = 1
+    """What the rows of a part must be a multiple of."""
+
+
+@runtime_checkable
+class BatchRows(Rows, Protocol):
+    """Rows whose number and length differ from batch to batch: a position is an example's, and they are asked for together."""
+
+    def batch(self, positions: np.ndarray, share: Share) -> Batch:
+        """The rows of a batch of examples that are this process's.
+
+        Shapes follow from `positions` and `share` alone, whatever parts are this process's.
+
+        Args:
+          positions: the global positions of all examples of the batch.
+        """
         ...
 
 

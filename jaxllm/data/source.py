@@ -102,8 +102,9 @@ class DataSet:
             )
 
     def label_names(self, feature: str) -> tuple[str, ...]:
-        """The names of the classes that a feature holds."""
+        """The names of the classes that a feature holds, one or a list of them."""
         labels = open_builder(self.folder).info.features[feature]
+        labels = labels.feature if isinstance(labels, tfds.features.Sequence) else labels
         if not isinstance(labels, tfds.features.ClassLabel):
             raise ValueError(
                 f"the feature {feature!r} of the data set in {self.folder} must be a ClassLabel: it is "

@@ -103,6 +103,31 @@ class SubwordTokenizer:
         whole = self._core.post_process(parts[0], parts[1] if pair is not None else None)
         return Encoded(whole.ids, whole.type_ids)
 
+    def special_around(self, *, pair: bool) -> tuple[list[int], list[int], list[int]]:
+        """The special tokens before a text, between it and a second one, and at the end."""
+        text = self._core.encode("a", add_special_tokens=False)
+        whole = text if self._core.post_processor is None else self._core.post_process(text, text if pair else None)
+        count = len(text.ids)
+        marks = [place for place, special in enumerate(whole.special_tokens_mask) if special]
+        if self._core.post_processor is None or not marks:
+            return [], [], []
+        first = next(place for place in range(len(whole.ids)) if place not in marks)
+        last = next(place for place in reversed(range(len(whole.ids))) if place not in marks) + 1
+        between = whole.ids[first + count : last - count] if pair else []
+        return whole.ids[:first], between, whole.ids[last:]
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Ids of words that are apart already, as in a text with spaces between them, and the number of each id's word."""
+        spaced = getattr(self._core.pre_tokenizer, "add_prefix_space", None) is False  # of bytes: a space belongs to its word
+        given = [word if not spaced or number == 0 else f" {word}" for number, word in enumerate(words)]
+        encoded = self._core.encode(given, is_pretokenized=True, add_special_tokens=False)
+        return encoded.ids, [word for word in encoded.word_ids if word is not None]
+
+    def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and from and to which character of the text each stands."""
+        encoded = self._core.encode(text, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens have none."""
         return self._core.decode([int(i) for i in ids], skip_special_tokens=True)

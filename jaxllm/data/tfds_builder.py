@@ -17,8 +17,8 @@ import tensorflow_datasets as tfds
 VERSION = "1.0.0"
 Document = tuple[str, ...]
 """The id of a document, which says where it came from, and its text; of pairs and labelled texts also the second."""
-Record = tuple[str | bytes, ...]
-"""The same, with an encoded image where a text may stand."""
+Record = tuple[Any, ...]
+"""The same, with an encoded image where a text may stand, or what else a feature takes."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Label:
     names: tuple[str, ...]
 
 
-Features = Mapping[str, Image | Label | None]
-"""What each field of a record is, in order: None is text."""
+Features = Mapping[str, Image | Label | tfds.features.FeatureConnector | None]
+"""What each field of a record is, in order: None is text; others are features as TFDS has them."""
 TEXT: Features = {"id": None, "text": None}
 
 
@@ -70,8 +70,10 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield number, {name: io.BytesIO(value) if isinstance(value, bytes) else value for (name, _), value in values}
 
 
-def _feature(kind: Image | Label | None) -> Any:
+def _feature(kind: Image | Label | tfds.features.FeatureConnector | None) -> Any:
     match kind:
+        case tfds.features.FeatureConnector():
+            return kind
         case Image():
             return tfds.features.Image(shape=(None, None, 3))
         case Label(names):

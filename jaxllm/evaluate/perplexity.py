@@ -19,6 +19,7 @@ def evaluate(
     unit: str = "tokens",
     perplexity: bool = True,
     accuracy: bool = False,
+    keep: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, float]:
     """Mean cross-entropy over every target of a split, its exponential, and the share of targets that are the most likely.
 
@@ -31,19 +32,23 @@ def evaluate(
       eval_step: `eval_step(params, batch)` returns `loss_sum`, the weighted sum of the losses, `weight`, the sum of the
         weights, and for accuracy `correct`, the weighted count.
       unit: what the targets are; the result has their number under this name.
+      keep: gets the `predictions` of each batch that eval_step returns.
     """
     names = ("loss_sum", "weight", "correct") if accuracy else ("loss_sum", "weight")
+    kept = names if keep is None else (*names, "predictions")
     sums, in_flight = dict.fromkeys(names, 0.0), []
 
     def collect() -> None:
         for metrics in jax.device_get(in_flight):
             for name in names:
                 sums[name] += float(metrics[name])
+            if keep is not None:
+                keep(metrics["predictions"])
         in_flight.clear()
 
     for batch in batches:
         metrics = eval_step(params, batch)
-        in_flight.append({name: metrics[name] for name in names})
+        in_flight.append({name: metrics[name] for name in kept})
         if len(in_flight) >= BATCHES_IN_FLIGHT:
             collect()
     collect()

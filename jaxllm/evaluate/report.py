@@ -61,21 +61,21 @@ def _logged_numbers(records: Sequence[dict]) -> dict[str, Any]:
     """What the log itself says: last and best losses, steps, and the medians of the speeds."""
     numbers: dict[str, Any] = {}
     train = [r for r in records if r["split"] == "train"]
-    of_images = any("images_per_second" in r for r in train)
+    counts_tokens = not any(f"{unit}_per_second" in r for r in train for unit in ("images", "examples"))
     for split in ("train", "validation", "test"):
         losses = [r["loss"] for r in records if r["split"] == split and r.get("loss") is not None]
         if losses:
             numbers[f"{split}_loss"] = losses[-1]
         if losses and split == "validation":
             numbers["best_validation_loss"] = min(losses)
-            if not of_images:
+            if counts_tokens:
                 numbers["perplexity"] = math.exp(losses[-1])
         accuracies = [r["accuracy"] for r in records if r["split"] == split and r.get("accuracy") is not None]
         if accuracies and split != "train":
             numbers[f"{split}_accuracy"] = accuracies[-1]
     if train:
         numbers["steps"] = train[-1]["step"]
-    for name in ("tokens_per_second", "images_per_second", "mfu", "step_seconds"):
+    for name in ("tokens_per_second", "images_per_second", "examples_per_second", "mfu", "step_seconds"):
         if values := [r[name] for r in train if r.get(name) is not None]:
             numbers[name] = median(values)
     return numbers
@@ -117,18 +117,21 @@ NUMBERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "steps": ("steps", _count),
     "tokens": ("tokens trained on", _count),
     "images": ("images trained on", _count),
+    "examples": ("examples trained on", _count),
     "parameters": ("parameters", _count),
     "seconds": ("training time", _duration),
     "compile_seconds": ("compile time", _duration),
     "step_seconds": ("step time, median", _milliseconds),
     "tokens_per_second": ("tokens per second, median", _count),
     "images_per_second": ("images per second, median", _count),
+    "examples_per_second": ("examples per second, median", _count),
     "mfu": ("model FLOPs utilization, median", _percent),
 }
 """Known results in the order of the table: label, and how the value is written."""
 
 TILES = (
-    "validation_loss", "perplexity", "validation_accuracy", "seconds", "tokens_per_second", "images_per_second", "parameters",
+    "validation_loss", "perplexity", "validation_accuracy", "seconds", "tokens_per_second", "images_per_second",
+    "examples_per_second", "parameters",
 )  # fmt: skip
 
 

@@ -4,11 +4,40 @@ A method says what learns: `Full`, `LoRA` and others, one file each; `adapt(mode
 task is an objective over labelled examples.
 """
 
-from jaxllm.finetune.adapted import adapt, begin_params, unadapted
+from jaxllm.finetune.adalora import AdaLoRA
+from jaxllm.finetune.adapted import adapt, begin_params, packs, unadapted
+from jaxllm.finetune.bottleneck import Bottleneck
+from jaxllm.finetune.budget import report
 from jaxllm.finetune.full import BitFit, Freeze, Full
+from jaxllm.finetune.ia3 import IA3
 from jaxllm.finetune.lora import LoRA
-from jaxllm.finetune.method import Method
+from jaxllm.finetune.method import Method, adapted_loss, wrapped
+from jaxllm.finetune.prefix import PrefixTuning
+from jaxllm.finetune.prompt import PromptTuning
+from jaxllm.finetune.ptuning import PTuning
+from jaxllm.finetune.vera import VeRA
 
-AnyMethod = Full | Freeze | BitFit | LoRA
+AnyMethod = Full | Freeze | BitFit | LoRA | AdaLoRA | IA3 | Bottleneck | VeRA | PrefixTuning | PromptTuning | PTuning
 
-__all__ = ["AnyMethod", "BitFit", "Freeze", "Full", "LoRA", "Method", "adapt", "begin_params", "unadapted"]
+__all__ = [
+    "IA3",
+    "AdaLoRA",
+    "AnyMethod",
+    "BitFit",
+    "Bottleneck",
+    "Freeze",
+    "Full",
+    "LoRA",
+    "Method",
+    "PTuning",
+    "PrefixTuning",
+    "PromptTuning",
+    "VeRA",
+    "adapt",
+    "adapted_loss",
+    "begin_params",
+    "packs",
+    "report",
+    "unadapted",
+    "wrapped",
+]

@@ -4,6 +4,7 @@ called, sharded, trained, and generates as before."""
 import dataclasses
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from flax import linen as nn
 from jax import Array
 
 from jaxllm.finetune.method import Method
-from jaxllm.models import EncoderDecoder, Model, Transformer, VisionTransformer, init_params, overlay
+from jaxllm.finetune.soft import Soft
+from jaxllm.models import Cache, EncoderDecoder, Model, ModelConfig, Transformer, VisionTransformer, init_params, overlay
 from jaxllm.models.block import Block
 
 
@@ -19,18 +21,37 @@ class _Adapted:
     """What the adapted models add to theirs."""
 
     method: Method
+    config: Any
 
     @nn.nowrap
     def init(self, rngs: Any, *inputs: Any, **arguments: Any) -> Any:
         """As the model's, with the method's parameters among the others."""
         variables = super().init(rngs, *inputs, **arguments)  # type: ignore[misc]
-        params, axes = self.method.init(jax.random.fold_in(rngs, 1), variables["params"], variables["axes"])
+        params, axes = begin(self.method, self.config, rngs, variables["params"], variables["axes"])
         return {"params": overlay(variables["params"], params), "axes": overlay(variables["axes"], axes)}
 
     @nn.nowrap
     def apply(self, variables: Any, *inputs: Any, **arguments: Any) -> Any:
-        with nn.intercept_methods(_Interceptor(self.method)):
+        variables = {**variables, "params": self.prepare(variables["params"])}
+        with nn.intercept_methods(_Interceptor(kinds(self.method))):
             return super().apply(variables, *inputs, **arguments)  # type: ignore[misc]
+
+    @nn.nowrap
+    def prepare(self, params: Any) -> Any:
+        """The parameters with what no module computes with worked in, as the output matrix."""
+        for method in kinds(self.method):
+            params = method.prepare(params)
+        return params
+
+    @nn.nowrap
+    def begin_cache(self, params: Any, batch_size: int, cache_len: int, *, stacked: bool = True) -> Cache:
+        """As the model's; a method may have put tokens into it that are there before the text."""
+        for method in _soft(self):
+            if method.slots(self.config):
+                others = tuple(other for other in kinds(self.method) if other is not method)
+                with nn.intercept_methods(_Interceptor(others)):
+                    return method.begin_cache(self.config, params, batch_size, cache_len, stacked=stacked)
+        return super().begin_cache(params, batch_size, cache_len, stacked=stacked)  # type: ignore[misc]
 
 
 class AdaptedTransformer(_Adapted, Transformer):
@@ -38,11 +59,26 @@ class AdaptedTransformer(_Adapted, Transformer):
 
     method: Any
 
+    @property
+    def context_len(self) -> int:
+        """Longest text in tokens, behind those that a method puts before it."""
+        return self.config.context_len - sum(method.tokens for method in _soft(self))
+
 
 class AdaptedEncoderDecoder(_Adapted, EncoderDecoder):
     """An `EncoderDecoder` with a method."""
 
     method: Any
+
+    @property
+    def context_len(self) -> int:
+        """Longest text in tokens that it writes, behind those that a method puts before it."""
+        return self.config.context_len - sum(method.tokens for method in _soft(self) if method.side == "decoder")
+
+    @property
+    def source_len(self) -> int:
+        """Longest text in tokens that it reads, likewise."""
+        return self.config.encoder.context_len - sum(method.tokens for method in _soft(self) if method.side == "encoder")
 
 
 class AdaptedVisionTransformer(_Adapted, VisionTransformer):
@@ -62,7 +98,7 @@ def adapt(model: Model, method: Method) -> Model:
     """The model with a method's parameters in it, and computing with them.
 
         model = adapt(Transformer(config), LoRA(rank=8))
-        params = overlay(params, LoRA(rank=8).init(key, params, axes)[0])
+        params = begin_params(model, key, given=params)
         model.apply({"params": params}, tokens)
 
     Raises:
@@ -76,7 +112,7 @@ def begin_params(model: Model, key: Array, given: Any = None) -> Any:
     """Initial parameters of a model, adapted or not.
 
     Args:
-      given: parameters to begin with, of the model without its method; those that are missing are initialized.
+      given: parameters to begin with, the method's perhaps among them; those that are missing are initialized.
     """
     if unadapted(model) is model and given is None:
         return init_params(model, key)
@@ -84,20 +120,41 @@ def begin_params(model: Model, key: Array, given: Any = None) -> Any:
     params = variables["params"] if given is None else overlay(variables["params"], given)
     if unadapted(model) is model:
         return params
-    return overlay(params, model.method.init(jax.random.fold_in(key, 1), params, variables["axes"])[0])  # type: ignore[union-attr]
+    fresh = begin(model.method, model.config, key, params, variables["axes"])[0]  # type: ignore[union-attr]
+    return overlay(overlay(params, fresh), given or {})
+
+
+def begin(method: Method, config: ModelConfig, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
+    """A method's own parameters for those of a model, and their logical axes."""
+    init = partial(method.init, model=config) if isinstance(method, Soft) else method.init  # type: ignore[call-arg]
+    return init(jax.random.fold_in(key, 1), params, axes)
 
 
 def unadapted(model: Model) -> Model:
     """The model as it was before `adapt`."""
-    kinds = {adapted: kind for kind, adapted in KINDS.items()}
-    return kinds[type(model)](model.config) if type(model) in kinds else model
+    plain = {adapted: kind for kind, adapted in KINDS.items()}
+    return plain[type(model)](model.config) if type(model) in plain else model
+
+
+def packs(method: Method, config: ModelConfig) -> bool:
+    """Whether several texts may stand in one row with this method; otherwise each needs a row of its own."""
+    return all(kind.packs(config) for kind in kinds(method) if isinstance(kind, Soft))
+
+
+def kinds(method: Method) -> tuple[Method, ...]:
+    """The methods that one is made of; itself where it is of one kind."""
+    return getattr(method, "methods", (method,))
+
+
+def _soft(model: Any) -> list[Soft]:
+    return [method for method in kinds(model.method) if isinstance(method, Soft)]
 
 
 @dataclasses.dataclass
 class _Interceptor:
     """Stands between a module and its callers while the model is traced; knows the dropout key of the block it is in."""
 
-    method: Method
+    methods: tuple[Method, ...]
     key: Array | None = None
 
     def __call__(self, call: Callable, inputs: tuple, arguments: dict, context: Any) -> Any:
@@ -110,9 +167,13 @@ class _Interceptor:
                 return call(*inputs, **arguments)
             finally:
                 self.key = outer
-        own = module.variables.get("params", {}).get(self.method.leaf)
-        if own is None:
-            return call(*inputs, **arguments)
+        params = module.variables.get("params", {})
+        for method in self.methods:
+            if method.leaf in params:
+                call = partial(self._run, method, module, params[method.leaf], call)
+        return call(*inputs, **arguments)
+
+    def _run(self, method: Method, module: nn.Module, own: Any, call: Callable, *inputs: Any, **arguments: Any) -> Any:
         place = zlib.crc32("/".join(module.path).encode())
         key = None if self.key is None else jax.random.fold_in(self.key, place)
-        return self.method.run(module, own, lambda *given: call(*given, **arguments), inputs, key)
+        return method.run(module, own, partial(call, **arguments), inputs, key)

@@ -1,34 +1,17 @@
 """Methods that train parameters of the model itself: all, some by name, or biases alone (BitFit, arXiv:2106.10199)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, ClassVar
 
+from jaxllm.finetune.method import Defaults, listed
 from jaxllm.models import ModelConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Own:
+class _Own(Defaults):
     """What methods without parameters of their own share."""
-
-    leaf: ClassVar[str | None] = None
 
     @property
     def dropout(self) -> float:
         return 0.0
-
-    def check(self, model: ModelConfig) -> None:
-        pass
-
-    def init(self, key: Any, params: Any, axes: Any) -> tuple[Any, Any]:
-        return {}, {}
-
-    def run(self, module: Any, own: Any, call: Callable, inputs: tuple, key: Any) -> Any:
-        return call(*inputs)
-
-    def merge(self, params: Any) -> Any:
-        return params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +30,7 @@ class Freeze(_Own):
     """Paths, * for any text: "*/embed/table". By default all but norms behind the blocks and heads."""
 
     def learns(self, path: str) -> bool:
-        return not any(fnmatchcase(path, pattern) for pattern in self.patterns)
+        return not listed(path, self.patterns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +41,11 @@ class BitFit(_Own):
     """Paths of other parameters that learn, * for any text."""
 
     def check(self, model: ModelConfig) -> None:
-        if "bias" in repr(model) and not _has_biases(model):
+        if not _has_biases(model):
             raise ValueError("method BitFit needs a model with biases: this one has none; take LoRA or IA3")
 
     def learns(self, path: str) -> bool:
-        return path.endswith("/bias") or any(fnmatchcase(path, pattern) for pattern in self.also)
+        return path.endswith("/bias") or listed(path, self.also)
 
 
 def _has_biases(model: ModelConfig) -> bool:

@@ -4,21 +4,28 @@ A method says which parameters learn, adds parameters of its own to the modules 
 parameters stand in the tree of the model's, beside those of the module: `layers/attention/query/lora/a` beside
 `layers/attention/query/kernel`. So they are stacked over layers, split over a mesh and passed to a scan like any others, and a
 method is data: the model knows nothing of it.
+
+A method's parameters that do not learn (a scale, a shared random matrix) are made again by `init`, from the same key and the
+same base parameters, where a run goes on or is loaded: a checkpoint has only what learns.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
+import optax
 from flax import linen as nn
 from jax import Array
 
 from jaxllm.models import ModelConfig
+from jaxllm.training import Loss
 
 Params = Any
 """Nested dicts of arrays."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way to fit a pretrained model."""
 
@@ -59,6 +66,70 @@ class Method(Protocol):
     def merge(self, params: Params) -> Params | None:
         """The model's parameters with the method's worked into them; None where that cannot be."""
         ...
+
+    def prepare(self, params: Params) -> Params:
+        """The parameters as they are computed with: the output matrix, by which no module multiplies, has what the method adds
+        to it worked in, so that gradients pass."""
+        ...
+
+    def penalty(self, params: Params) -> Array | None:
+        """What is added to the mean loss, of all parameters; None for nothing."""
+        ...
+
+    def wrap(self, rule: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+        """The optimizer's update rule with what the method does in each of a run's steps."""
+        ...
+
+
+class Defaults:
+    """What a method offers that adds nothing, changes nothing, and asks nothing of the optimizer."""
+
+    leaf: ClassVar[str | None] = None
+
+    def check(self, model: ModelConfig) -> None:
+        pass
+
+    def init(self, key: Array, params: Params, axes: Params) -> tuple[Params, Params]:
+        return {}, {}
+
+    def run(self, module: nn.Module, own: Params, call: Callable, inputs: tuple, key: Array | None) -> Any:
+        return call(*inputs)
+
+    def merge(self, params: Params) -> Params | None:
+        return params
+
+    def prepare(self, params: Params) -> Params:
+        return params
+
+    def penalty(self, params: Params) -> Array | None:
+        return None
+
+    def wrap(self, rule: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+        return rule
+
+
+def adapted_loss(method: Method, loss: Loss) -> Loss:
+    """The loss of a model with a method, its penalty included: with any accumulation it counts once a step.
+
+    objective.make_loss(model, config) becomes adapted_loss(method, objective.make_loss(model, config))
+    """
+
+    def whole(params: Any, batch: Any, dropout_key: Array | None) -> Any:
+        sums = loss(method.prepare(params), batch, dropout_key)
+        added = method.penalty(params)
+        return sums if added is None else sums._replace(total=sums.total + added * sums.weight)
+
+    return whole
+
+
+def wrapped(method: Method, steps: int) -> Callable[[optax.GradientTransformation], optax.GradientTransformation]:
+    """What `make_optimizer` is given as `wrap` for a run of `steps` steps."""
+    return lambda rule: method.wrap(rule, steps)
+
+
+def listed(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a path matches one of the patterns, * for any text."""
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def is_array(node: Any) -> bool:

@@ -80,20 +80,20 @@ def beam_search(
       ValueError: a prompt and `max_tokens` that together exceed the model's context.
     """
     assert sampling.num_beams is not None
-    config, params = writer_config(model), decode_params(model, params)
-    padded = pad_prompts(prompts, config.context_len, [len(prompt) for prompt in prompts] if prefix else None)
+    context_len, params = model.context_len, decode_params(model, params)
+    padded = pad_prompts(prompts, context_len, [len(prompt) for prompt in prompts] if prefix else None)
     needed = int(padded.longest) + sampling.max_tokens
-    if needed > config.context_len + 1:
+    if needed > context_len + 1:
         raise ValueError(
-            f"beam search needs room for the prompt and max_tokens in the model's context of {config.context_len} tokens: "
+            f"beam search needs room for the prompt and max_tokens in the model's context of {context_len} tokens: "
             f"got {padded.longest} + {sampling.max_tokens}; ask for fewer tokens or shorten the prompt"
         )
+    vocab_size = vocab_size or writer_config(model).vocabulary
     rules = Rules(
-        sampling.num_beams, sampling.max_tokens, vocab_size or config.vocabulary, tuple(eos_ids), sampling.length_penalty,
-        sampling.early_stopping,
-    )  # fmt: skip
+        sampling.num_beams, sampling.max_tokens, vocab_size, tuple(eos_ids), sampling.length_penalty, sampling.early_stopping
+    )
     constraints = find_constraints(sampling, [prompt for prompt in prompts for _ in range(rules.width)], rules.vocab_size)
-    cache_len = max(bucket(min(needed, config.context_len), config.context_len), padded.tokens.shape[1])
+    cache_len = max(bucket(min(needed, context_len), context_len), padded.tokens.shape[1])
     last = padded.positions[:, int(padded.longest) - 1]
     padded = padded._replace(longest=np.int32(padded.longest))
     best = np.asarray(_search(model, rules, cache_len, params, constraints, padded, last, memory))

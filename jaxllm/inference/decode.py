@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, Key
 
 from jaxllm.inference.sampling import Drawing, sample
 from jaxllm.inference.writer import DecodeParams, Writer, prompt_model, unembed, write_tokens, writer_config
-from jaxllm.models import Cache, Encoded, init_cache, unstack_cache, widen_cache
+from jaxllm.models import Cache, Encoded, unstack_cache, widen_cache
 
 SMALLEST_BUCKET = 32
 MOST_STEPS = 64
@@ -106,16 +106,17 @@ def _prefill(model, vocab_size, cache_len, params, drawing, prompts, last, drawn
 def read_prompts(
     model: Writer, cache_len: int, params: DecodeParams, prompts: PaddedPrompts, memory: Encoded | None
 ) -> tuple[Float[Array, "B 1 D"], Cache]:
-    """The hidden state of each prompt's last token, and a cache of `cache_len` slots with the prompts in it."""
+    """The hidden state of each prompt's last token, and a cache with the prompts in it and room for `cache_len` tokens."""
     tokens, positions, segment_ids, longest, prefix = prompts
     reader, config = prompt_model(model, params.prompts), writer_config(model)
-    cache = init_cache(config, *tokens.shape, stacked=reader is not model)
+    cache = reader.begin_cache(params.prompts, *tokens.shape, stacked=reader is not model)
+    before, slots = cache.length, cache.positions.shape[1] - tokens.shape[1]
     given = {"positions": positions, "segment_ids": segment_ids} | ({} if prefix is None else {"prefix": prefix})
     out = write_tokens(reader, params.prompts, jnp.asarray(tokens), cache, memory, **given)
     hidden = jax.lax.dynamic_slice_in_dim(out.hidden, longest - 1, 1, axis=1)
     # The prompt attends to its own slots only; the empty ones are added after. Padding on the right is overwritten.
     assert out.cache is not None
-    cache = widen_cache(out.cache, cache_len)._replace(length=longest)
+    cache = widen_cache(out.cache, slots + cache_len)._replace(length=before + longest)
     return hidden, unstack_cache(cache, config.num_layers) if reader is not model else cache
 
 

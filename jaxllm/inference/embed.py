@@ -43,7 +43,7 @@ def embed(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1: got {batch_size}")
-    limit = min(model.config.context_len, max_len or model.config.context_len)
+    limit = min(model.context_len, max_len or model.context_len)
     rows = [_token_ids(tokenizer, text, limit) for text in texts]
     vectors = np.zeros((len(rows), model.config.embed_dim), np.float32)
     by_length: dict[int, list[int]] = {}

@@ -90,7 +90,7 @@ def _begin(
 ) -> tuple[list[list[int]], Encoded | None]:
     """What each text begins with, and what the encoder makes of the prompts where there is one."""
     if not isinstance(model, EncoderDecoder):
-        return [encode_prompt(tokenizer, prompt, model.config.context_len) for prompt in prompts], None
+        return [encode_prompt(tokenizer, prompt, model.context_len) for prompt in prompts], None
     start = model.config.start_id
     if start is None:
         start = next((i for i in (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id) if i is not None), None)
@@ -98,14 +98,14 @@ def _begin(
         raise ValueError(
             "the decoder needs a token to begin with: set model.start_id, for the tokenizer has none that would do"
         )
-    sources = [encode_prompt(tokenizer, prompt, model.config.encoder.context_len, ended=True) for prompt in prompts]
+    sources = [encode_prompt(tokenizer, prompt, model.source_len, ended=True) for prompt in prompts]
     return [[start] for _ in prompts], encode_sources(model, params.prompts, sources)
 
 
 def encode_sources(model: EncoderDecoder, params: Any, sources: Sequence[Sequence[int]]) -> Encoded:
     """What the encoder makes of texts of any length, padded on the right up to a bucket."""
     longest = max(len(source) for source in sources)
-    shape = (len(sources), bucket(longest, max(longest, model.config.encoder.context_len)))
+    shape = (len(sources), bucket(longest, max(longest, model.source_len)))
     tokens, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for row, source in enumerate(sources):
         tokens[row, : len(source)], segment_ids[row, : len(source)] = source, 1
@@ -168,7 +168,7 @@ def stream_tokens(
       memory: what an encoder made of the texts to write from, a row a prompt.
       prefix: read prompts from both sides; where the context has moved, what is left of them.
     """
-    context_len = model.config.context_len
+    context_len = model.context_len
     params = decode_params(model, params)
     vocab_size = vocab_size or model.config.vocabulary
     if memory is not None and num_samples > 1:

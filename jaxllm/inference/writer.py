@@ -15,6 +15,7 @@ from jaxllm.models import (
     Output,
     Transformer,
     TransformerConfig,
+    encoded,
     unembed_decoder,
     unembed_hidden,
     unstack_layers,
@@ -59,7 +60,7 @@ def unembed(model: Writer, params: Any, hidden: Float[Array, "B T D"]) -> Float[
 def encode(model: EncoderDecoder, params: Any, tokens: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> Encoded:
     """What the encoder makes of texts padded on the right."""
     out: Any = model.apply({"params": params}, tokens, segment_ids=segment_ids, method="encode")
-    return Encoded(out.hidden, segment_ids)
+    return encoded(out.hidden, segment_ids)
 
 
 class DecodeParams(NamedTuple):
@@ -80,7 +81,7 @@ def decode_params(model: Writer, params: Any) -> DecodeParams:
     """
     if isinstance(params, DecodeParams):
         return params
-    has_encoder, config = isinstance(model, EncoderDecoder), writer_config(model)
+    has_encoder, config, params = isinstance(model, EncoderDecoder), writer_config(model), model.prepare(params)
     params = jax.tree_util.tree_map_with_path(lambda path, x: _as_computed(config.compute_dtype, path, x), params)
     devices = {device for x in jax.tree.leaves(params) for device in x.devices()}
     if len(devices) == 1:  # the same place has several names; under one name every program is compiled once
@@ -100,7 +101,7 @@ def prompt_model(model: Writer, params: Any) -> Writer:
     if isinstance((params["decoder"] if has_encoder else params)["layers"], tuple):
         return model
     scanned = dataclasses.replace(writer_config(model), layer_loop="scan")
-    return EncoderDecoder(dataclasses.replace(model.config, decoder=scanned)) if has_encoder else Transformer(scanned)
+    return model.clone(config=dataclasses.replace(model.config, decoder=scanned) if has_encoder else scanned)
 
 
 def _as_computed(dtype: str, path: tuple[Any, ...], x: Array) -> Array:

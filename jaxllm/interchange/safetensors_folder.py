@@ -187,18 +187,19 @@ def write_tensors(folder: Path, tensors: Iterable[Outgoing], max_shard_bytes: in
             shards.append([])
         shards[-1].append(tensor)
     if len(shards) == 1:
-        return _write_file(folder / SINGLE, shards[0])
+        return write_file(folder / SINGLE, shards[0])
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(folder / file, shard)
+        write_file(folder / file, shard)
         weight_map |= {tensor.name: file for tensor in shard}
     total = sum(tensor.nbytes for shard in shards for tensor in shard)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
-def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
+def write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
+    """Writes one file of safetensors."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     tensors = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))  # so that each is aligned
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxllm.models.cache import WHOLE, write
+from jaxllm.models.cache import EVERY, WHOLE, write
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.kernels import Segments, kernel_attention, kernel_takes
 from jaxllm.models.layers import READ, RESIDUAL, Norm, Project, dropout, parameter, read, take
@@ -46,8 +46,9 @@ def attention_mask(
 
 
 def segments_match(query_segments: Int[Array, "B T"], key_segments: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
-    """True where query and key are of one segment, and the key is not padding."""
-    return (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments != 0)[:, None, :]
+    """True where query and key are of one segment, or the key is there for all, and the key is not padding."""
+    keys = key_segments[:, None, :]
+    return ((query_segments[:, :, None] == keys) | (keys == EVERY)) & (keys != 0)
 
 
 def attention_weights(

@@ -5,10 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxllm.models.config import TransformerConfig
 from jaxllm.sharding import shard
+
+EVERY = -1
+"""Segment of slots that tokens of all segments see."""
 
 
 class CachedMemory(NamedTuple):
@@ -36,7 +39,7 @@ class Cache(NamedTuple):
     positions: Int[Array, "B S"]
     """Position of the token in each slot."""
     segment_ids: Int[Array, "B S"]
-    """Its segment; 0 where the slot is empty or holds padding."""
+    """Its segment; 0 where the slot is empty or holds padding, -1 where tokens of all segments see it."""
     length: Int[Array, ""]
     """Slots written, the same for all rows."""
     memory: CachedMemory | None = None
@@ -61,6 +64,36 @@ def init_cache(config: TransformerConfig, batch_size: int, cache_len: int, *, st
 
     slots = shard(jnp.zeros((batch_size, cache_len), jnp.int32), *SLOTS)
     return Cache(zeros(), zeros(), slots, jnp.zeros_like(slots), jnp.zeros((), jnp.int32))
+
+
+def slotted_cache(
+    config: TransformerConfig,
+    keys: Float[Array, "L R K n H"],
+    values: Float[Array, "L R K n H"],
+    batch_size: int,
+    cache_len: int,
+    *,
+    stacked: bool = True,
+) -> Cache:
+    """A cache whose first n slots hold these keys and values, at positions 0 to n - 1 and seen by tokens of all segments, with
+    `cache_len` empty slots behind them.
+
+    Args:
+      keys: one set for all rows, R = 1, or one for each.
+    """
+    slots = keys.shape[3]
+
+    def widened(x: Array) -> Array:
+        x = jnp.pad(x.astype(config.compute_dtype), [(0, 0)] * 3 + [(0, cache_len), (0, 0)])
+        return shard(jnp.broadcast_to(x, (x.shape[0], batch_size, *x.shape[2:])), None, *WHOLE)
+
+    def told(of_slots: Array) -> Array:
+        row = jnp.pad(of_slots.astype(jnp.int32), (0, cache_len))[None]
+        return shard(jnp.broadcast_to(row, (batch_size, slots + cache_len)), *SLOTS)
+
+    positions, segment_ids = told(jnp.arange(slots)), told(jnp.full((slots,), EVERY))
+    cache = Cache(widened(keys), widened(values), positions, segment_ids, jnp.asarray(slots, jnp.int32))
+    return cache if stacked else unstack_cache(cache, config.num_layers)
 
 
 WHOLE = ("batch", "kv_heads", "cache", "head_dim")

@@ -10,10 +10,10 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxllm.models.cache import Cache
+from jaxllm.models.cache import Cache, init_cache
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.head import unembed_hidden, unembed_parts
-from jaxllm.models.transformer import Encoded, Output, Transformer
+from jaxllm.models.transformer import Encoded, Output, Transformer, encoded
 from jaxllm.sharding import AxisSize
 
 
@@ -88,6 +88,26 @@ class EncoderDecoder(nn.Module):
         """The smallest inputs, to make parameters with."""
         return jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32)
 
+    @property
+    def context_len(self) -> int:
+        """Longest text in tokens that it writes."""
+        return self.config.context_len
+
+    @property
+    def source_len(self) -> int:
+        """Longest text in tokens that it reads."""
+        return self.config.encoder.context_len
+
+    @nn.nowrap
+    def prepare(self, params: Any) -> Any:
+        """The parameters as `unembed_parts` reads them."""
+        return params
+
+    @nn.nowrap
+    def begin_cache(self, params: Any, batch_size: int, cache_len: int, *, stacked: bool = True) -> Cache:
+        """The decoder's cache that a text begins with, with room for `cache_len` tokens; see `init_cache`."""
+        return init_cache(self.config.decoder, batch_size, cache_len, stacked=stacked)
+
     def __call__(
         self,
         tokens: Int[Array, "B S"],
@@ -114,7 +134,7 @@ class EncoderDecoder(nn.Module):
         )  # fmt: skip
         segment_ids = jnp.ones_like(tokens) if segment_ids is None else segment_ids
         written = self.decode(
-            decoder_tokens, Encoded(read.hidden, segment_ids), positions=decoder_positions, segment_ids=decoder_segment_ids,
+            decoder_tokens, encoded(read.hidden, segment_ids), positions=decoder_positions, segment_ids=decoder_segment_ids,
             head_mask=decoder_head_mask, dropout_key=keys[1], capture=capture, unembed=unembed,
         )  # fmt: skip
         return written._replace(encoder=read)

@@ -1,6 +1,6 @@
 """What is read from the last hidden state: tokens of the vocabulary, labels, or nothing."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -30,10 +30,7 @@ def dense(config: TransformerConfig, outputs: int, *, use_bias: bool = True, nam
 
 
 class LabelHead(nn.Module):
-    """Logits of labels: of the whole text from its first token, or of each token.
-
-    A row padded on the left has its first token behind the padding.
-    """
+    """Logits of labels: of the whole text of a row, or of each token."""
 
     config: TransformerConfig
 
@@ -41,24 +38,52 @@ class LabelHead(nn.Module):
     def __call__(
         self, hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]
     ) -> tuple[Float[Array, "..."] | None, Float[Array, "B D"] | None]:
-        """Returns the logits, [B, C] or [B, T, C] in float32, and what the pooler made of the first token, if there is one."""
+        """Returns the logits, [B, C] or [B, T, C] in float32, and what the pooler made of the text, if there is one."""
         config, head = self.config, self.config.head
-        first, pooled = _first_token(hidden, segment_ids), None
+        text, pooled = _read_text(hidden, segment_ids, head.read), None
         if head.pooler:
-            first = jnp.tanh(dense(config, config.embed_dim, name="pooler")(first))
-            pooled = first[:, 0]
+            text = jnp.tanh(dense(config, config.embed_dim, name="pooler")(text))
+            pooled = text[:, 0]
         if head.kind == "none":
             return None, pooled
-        read = first if head.kind == "sequence" else hidden
+        read = text if head.kind == "sequence" else hidden
         logits = dense(config, head.outputs, name="classifier")(read).astype(jnp.float32)
         return (logits[:, 0] if head.kind == "sequence" else logits), pooled
 
 
-def _first_token(hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]) -> Float[Array, "B 1 D"]:
-    """A sum over one entry: no gather, so layouts follow by themselves."""
+def _read_text(
+    hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"], read: Literal["first", "last", "mean"]
+) -> Float[Array, "B 1 D"]:
+    """The hidden state that stands for each row's text, wherever the row has padding. A weighted sum: no gather, so layouts
+    follow by themselves."""
     real = shard(segment_ids, "batch", None) != 0
-    first = shard(real & (jnp.cumsum(real, axis=1) == 1), "batch", "time")
-    return jnp.sum(jnp.where(first[:, :, None], hidden, jnp.zeros_like(hidden)), axis=1, keepdims=True)
+    count = jnp.cumsum(real, axis=1)
+    if read == "mean":
+        weights = real / jnp.maximum(count[:, -1:], 1)
+    else:
+        weights = real & (count == (1 if read == "first" else count[:, -1:]))
+    weights = shard(weights, "batch", "time")[:, :, None].astype(hidden.dtype)
+    return jnp.sum(hidden * weights, axis=1, keepdims=True)
+
+
+def label_logits(
+    config: TransformerConfig, params: Any, hidden: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]
+) -> Float[Array, "B T C"]:
+    """What the label head says at every token, in float32: of rows with several texts, each read where its own first or last
+    token is. With read="mean" every token reads the mean of its segment.
+
+    Args:
+      params: the model's.
+    """
+    head, own = config.head, params["head"]
+    if head.kind == "sequence" and head.read == "mean":
+        same = (segment_ids[:, :, None] == segment_ids[:, None, :]).astype(hidden.dtype)
+        mean = same / jnp.sum(same, axis=2, keepdims=True)
+        hidden = einsum("BTS,BSD->BTD", shard(mean, "batch", "time", "cache"), hidden, out=("batch", "time", "embed"))
+    if head.kind == "sequence" and head.pooler:
+        hidden = jnp.tanh(dense(config, config.embed_dim, parent=None).apply({"params": own["pooler"]}, hidden))  # type: ignore[arg-type]
+    logits: Any = dense(config, head.outputs, parent=None).apply({"params": own["classifier"]}, hidden)
+    return logits.astype(jnp.float32)
 
 
 class VocabularyHead(nn.Module):

@@ -91,7 +91,7 @@ class HeadConfig:
     """vocabulary: logits of tokens; sequence: labels of the whole text; tokens: labels of each token; span: start and end
     logits of an answer; none: hidden states only."""
     num_labels: int | None = None
-    """Labels of a sequence or tokens head."""
+    """Labels of a sequence or tokens head. By default as many as the data has."""
     label_names: tuple[str, ...] | None = None
     """What the labels are called, in order; for people, the network does not read it. By default they have numbers."""
     bias: bool = False
@@ -103,10 +103,13 @@ class HeadConfig:
     transform_bias: bool = True
     """Whether its dense layer adds a bias."""
     pooler: bool = False
-    """Dense and tanh on the first token's hidden state; a sequence head reads its result, and it is in `Output.pooled`."""
+    """Dense and tanh on the hidden state that is read; a sequence head reads its result, and it is in `Output.pooled`."""
+    read: Literal["first", "last", "mean"] = "first"
+    """Which hidden state of a text a sequence head and the pooler read: that of its first token, of its last, as a causal model
+    must, or the mean of all."""
 
     def __post_init__(self) -> None:
-        if self.kind in ("sequence", "tokens") and (self.num_labels is None or self.num_labels < 1):
+        if self.kind in ("sequence", "tokens") and self.num_labels is not None and self.num_labels < 1:
             raise ValueError(f"head.num_labels must be at least 1 for head.kind={self.kind!r}: got {self.num_labels}")
         if self.label_names is not None and len(self.label_names) != self.num_labels:
             raise ValueError(f"head.label_names must be num_labels names: got {len(self.label_names)} for {self.num_labels}")
@@ -114,4 +117,8 @@ class HeadConfig:
     @property
     def outputs(self) -> int:
         """Values a sequence, tokens or span head gives."""
+        if self.kind in ("sequence", "tokens") and self.num_labels is None:
+            raise ValueError(
+                f"head.num_labels is not set for head.kind={self.kind!r}: give it, or let the recipe take it from the data"
+            )
         return 2 if self.kind == "span" else self.num_labels or 0

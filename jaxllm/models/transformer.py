@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxllm.models.attention import attention_mask, segments_match
 from jaxllm.models.block import Memory
-from jaxllm.models.cache import Cache, CachedMemory, write
+from jaxllm.models.cache import EVERY, Cache, CachedMemory, init_cache, write
 from jaxllm.models.config import TransformerConfig
 from jaxllm.models.head import LabelHead, VocabularyHead, unembed_hidden
 from jaxllm.models.kernels import Segments
@@ -48,6 +48,12 @@ class Encoded(NamedTuple):
     segment_ids: Int[Array, "B S"]
 
 
+def encoded(hidden: Float[Array, "B S M"], segment_ids: Int[Array, "B T"]) -> Encoded:
+    """What an encoder made of tokens with these segments; what it has put before them is seen by all."""
+    before = hidden.shape[1] - segment_ids.shape[1]
+    return Encoded(hidden, jnp.pad(segment_ids, ((0, 0), (before, 0)), constant_values=EVERY))
+
+
 class Transformer(nn.Module):
     """One stack of blocks over text, as its config says.
 
@@ -62,6 +68,21 @@ class Transformer(nn.Module):
     def example_inputs(self) -> tuple[Array, ...]:
         """The smallest inputs, to make parameters with."""
         return (jnp.zeros((1, 1), jnp.int32),)
+
+    @property
+    def context_len(self) -> int:
+        """Longest text in tokens."""
+        return self.config.context_len
+
+    @nn.nowrap
+    def prepare(self, params: Any) -> Any:
+        """The parameters as `unembed_parts` reads them."""
+        return params
+
+    @nn.nowrap
+    def begin_cache(self, params: Any, batch_size: int, cache_len: int, *, stacked: bool = True) -> Cache:
+        """The cache that a text begins with, with room for `cache_len` tokens; see `init_cache`."""
+        return init_cache(self.config, batch_size, cache_len, stacked=stacked)
 
     @nn.compact
     def __call__(
@@ -97,7 +118,7 @@ class Transformer(nn.Module):
             last slot would overwrite earlier ones.
           dropout_key: without one nothing is dropped.
           capture: names from `CAPTURES` to hand out in `Output.captured`.
-          unembed: False leaves the vocabulary's logits out, for a loss that computes them in pieces.
+          unembed: False leaves logits out, for a loss that computes them in pieces, or of every token.
         """
         config = self.config
         _check_capture(config, capture)
@@ -198,7 +219,7 @@ class Transformer(nn.Module):
     def _read(self, x: Array, segment_ids: Array, table: Array | None, unembed: bool) -> tuple[Array | None, Array | None]:
         config, head = self.config, self.config.head
         if head.kind != "vocabulary":
-            if head.kind == "none" and not head.pooler:
+            if (head.kind == "none" and not head.pooler) or (head.kind != "none" and not unembed):
                 return None, None
             return LabelHead(config, name="head")(x, segment_ids)
         if self.is_initializing() and (head.transform or head.bias or not config.tie_embeddings):

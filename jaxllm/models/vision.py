@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,11 @@ class VisionTransformer(nn.Module):
         """The smallest inputs, to make parameters with."""
         size = self.config.image_size
         return (jnp.zeros((1, size, size, self.config.channels)),)
+
+    @nn.nowrap
+    def prepare(self, params: Any) -> Any:
+        """The parameters as they are; see `Transformer`."""
+        return params
 
     @nn.compact
     def __call__(

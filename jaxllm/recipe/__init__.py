@@ -1,10 +1,12 @@
 """What is a run, and how does it go?
 
 A `Recipe` describes one run and composes what each room owns; `fit(recipe)` runs or resumes it; `load(name_or_path)`
-gives a trained or published model, and `convert` writes one in another layout. A recipe is a Python file with
+gives a trained or published model, and `convert` writes one in another layout;
+`save_adapter` and `load_adapter` keep what a fine-tuning method has learnt without its base. A recipe is a Python file with
 `config() -> Recipe`, or the `recipe.json` of a run.
 """
 
+from jaxllm.recipe.adapter import load_adapter, save_adapter
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.convert import convert
 from jaxllm.recipe.find import find_recipe, is_run_folder
@@ -26,7 +28,9 @@ __all__ = [
     "fit",
     "is_run_folder",
     "load",
+    "load_adapter",
     "load_json",
     "open_for_evaluation",
+    "save_adapter",
     "save_json",
 ]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxllm.data import (
@@ -15,34 +16,45 @@ from jaxllm.data import (
     ImageData,
     ImageDataConfig,
     Rows,
+    TaskData,
+    TaskDataConfig,
     Tokenizer,
     eval_batches,
     open_data,
     open_images,
+    open_task_data,
     train_batches,
 )
+from jaxllm.data.example_rows import ExampleRows
+from jaxllm.data.rows import BatchRows, Share
 from jaxllm.distributed import num_processes
 from jaxllm.evaluate import evaluate
+from jaxllm.evaluate.metrics import Scores
+from jaxllm.finetune.tasks import Found, Task
+from jaxllm.finetune.tasks.task import tell_cut
 from jaxllm.hardware import mfu, require_devices
 from jaxllm.models import train_flops_per_token
-from jaxllm.recipe.program import DeviceBatch, Program
+from jaxllm.recipe.program import DeviceBatch, Program, StepByShape, TrainStep
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.resolve import FromData, check_size, resolved
 from jaxllm.sharding import MeshError, batch_parts, batch_sharding, make_mesh
-from jaxllm.training import TrainState, evaluated, jit_eval_step, make_eval_step
+from jaxllm.training import TrainState, evaluated, jit_eval_step, make_eval_step, make_predict_step
 from jaxllm.training.objectives.marks import first_start_id
+
+FIRST_BATCHES = 100
+"""Of these, the largest is compiled before a run begins."""
 
 
 @dataclass(frozen=True)
 class Job(Program):
     """A program with its data, on this machine."""
 
-    data: Data | ImageData
+    data: Data | ImageData | TaskData
 
     @property
     def tokenizer(self) -> Tokenizer | None:
         """None where the data is no text."""
-        return self.data.tokenizer if isinstance(self.data, Data) else None
+        return None if isinstance(self.data, ImageData) else self.data.tokenizer
 
     @cached_property
     def train(self) -> Rows:
@@ -52,6 +64,24 @@ class Job(Program):
     def rows(self, split: str, *, seed: int | None = None) -> Rows:
         """The examples of any split; in its own order without a seed."""
         return self.recipe.objective.rows(self.data, self.recipe.model_config, split, seed=seed)
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the training data is not as it stands in the set, in words."""
+        told = tell_cut(self.train) if isinstance(self.train, ExampleRows) else None
+        return [] if told is None else [told]
+
+    def compile_step(self) -> TrainStep:
+        """Of batches that differ in shape, the program for the largest among the first ones; others when they are met."""
+        if not isinstance(self.train, BatchRows):
+            return super().compile_step()
+        step, size = StepByShape(self), self.recipe.batch_size
+        share = self._share(size, self.recipe.accumulate)
+        starts = range(0, min(self.recipe.steps, FIRST_BATCHES) * size, size)
+        first = (self.train.batch(np.arange(start, start + size), share) for start in starts)
+        largest = max(first, key=lambda batch: sum(x.size for x in batch.values()))
+        step.compiled(self._place(largest, size))
+        return step
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -68,6 +98,7 @@ class Job(Program):
             num_workers=self.recipe.data.num_workers,
             prefetch=self.recipe.data.prefetch,
             rows=self._local_rows(self.recipe.batch_size),
+            share=self._share(self.recipe.batch_size, self.recipe.accumulate),
         )
         with closing(host):
             for batch in host:
@@ -75,28 +106,62 @@ class Job(Program):
 
     @cached_property
     def _eval_step(self) -> Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]:
-        loss = self.recipe.objective.make_loss(self.model, self.recipe.loss)
-        return jit_eval_step(make_eval_step(loss), self.abstract.whole, self.mesh)
+        objective, loss = self.recipe.objective, self.recipe.loss
+        model: Any = self.model
+        if isinstance(objective, Task):
+            step: Any = make_predict_step(objective.make_predict(model, loss))
+        else:
+            step = make_eval_step(objective.make_loss(self.model, loss))
+        return jit_eval_step(lambda params, batch: step(model.prepare(params), batch), self.abstract.whole, self.mesh)
 
     def evaluate_params(
         self, params: Any, split: str, on_batch: Callable[[int], None] = lambda number: None
     ) -> dict[str, float]:
-        """loss, tokens or images, and what else the objective reports, over a split.
+        """loss, tokens or images or examples, and what else the objective reports, over a split.
 
         Args:
           on_batch: called with the number of each batch before it is read.
         """
+        objective = self.recipe.objective
+        if not isinstance(objective, Task):
+            return self._evaluate(params, self.rows(split), on_batch, None, self.recipe.evaluate.batches)
+        results, scores, _ = self.predict_split(params, split, on_batch, self.recipe.evaluate.batches)
+        return results | scores.values()
+
+    def predict_split(
+        self, params: Any, split: str, on_batch: Callable[[int], None] = lambda number: None, batches: int | None = None
+    ) -> tuple[dict[str, float], Scores, Found]:
+        """For a task: the losses over a split, how good the predictions are, and the predictions.
+
+        Args:
+          batches: at most so many; by default all.
+        """
+        objective: Any = self.recipe.objective
+        rows, predicted = self.rows(split), []
+        results = self._evaluate(params, rows, on_batch, predicted.append, batches)
+        found = by_item(predicted)
+        scores = objective.score(found, rows, self.data)
+        return results | {objective.reports.unit: float(scores.count)}, scores, found
+
+    def _evaluate(
+        self,
+        params: Any,
+        rows: Rows,
+        on_batch: Callable[[int], None],
+        keep: Callable[[Any], None] | None,
+        most: int | None,
+    ) -> dict[str, float]:
         config = self.recipe.evaluate
         parts = batch_parts(self.mesh)
         batch_size = -(-(config.batch_size or self.recipe.batch_size) // parts) * parts
-        batches = eval_batches(self.rows(split), batch_size=batch_size, rows=self._local_rows(batch_size))
+        batches = eval_batches(rows, batch_size=batch_size, rows=self._local_rows(batch_size), share=self._share(batch_size))
 
         def placed() -> Generator[DeviceBatch]:
-            for number, batch in zip(range(config.batches or 2**62), batches, strict=False):
+            for number, batch in zip(range(most or 2**62), batches, strict=False):
                 on_batch(number)
                 yield self._place(batch, batch_size)
 
-        return evaluate(self._eval_step, params, placed(), **self.recipe.objective.reports._asdict())
+        return evaluate(self._eval_step, params, placed(), keep=keep, **self.recipe.objective.reports._asdict())
 
     def evaluate_state(self, state: TrainState, on_batch: Callable[[int], None] = lambda number: None) -> dict[str, float]:
         """The validation metrics of a state, by its average of parameters where it keeps one."""
@@ -108,6 +173,8 @@ class Job(Program):
         """MFU at this speed; None where the device's peak is not known."""
         data = self.recipe.data
         flops = train_flops_per_token(self.recipe.model_config, 1 if isinstance(data, ImageDataConfig) else data.seq_len)
+        if isinstance(self.train, ExampleRows):
+            flops *= self.train.tokens_per_item
         return mfu(flops, tokens_per_second, list(self.mesh.devices.flat), self.recipe.model_config.compute_dtype)
 
     def _local_rows(self, batch_size: int) -> list[int]:
@@ -116,12 +183,20 @@ class Job(Program):
         indices = batch_sharding(self.mesh).addressable_devices_indices_map((batch_size,)).values()
         return sorted({row for index in indices if index for row in range(*index[0].indices(batch_size))})
 
+    def _share(self, batch_size: int, accumulate: int = 1) -> Share:
+        """How the rows of a batch of examples lie on the mesh, whatever their number."""
+        parts, stages, model = batch_parts(self.mesh), self.mesh.shape["stage"], self.recipe.model_config
+        microbatches = (getattr(model, "microbatches", None) or 2 * stages) if stages > 1 else 1
+        return Share(parts, tuple(self._local_rows(parts)), accumulate * microbatches)
+
     def _place(self, batch: Batch, batch_size: int) -> DeviceBatch:
+        """A process's rows of a batch, on its devices; the whole batch has as many more as `batch_size` has."""
         sharding = batch_sharding(self.mesh)
         if num_processes() == 1:
             return jax.device_put(batch, sharding)
+        times = batch_size // len(self._local_rows(batch_size))
         return {
-            name: jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
+            name: jax.make_array_from_process_local_data(sharding, rows, (times * len(rows), *rows.shape[1:]))
             for name, rows in batch.items()
         }
 
@@ -142,11 +217,27 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
     if isinstance(recipe.data, ImageDataConfig):
         data = open_images(recipe.data, seed=recipe.seed)
         known = FromData(len(data.label_names), label_names=data.label_names)
+    elif isinstance(recipe.data, TaskDataConfig):
+        data = open_task_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
+        labels = recipe.objective.labels(data) if isinstance(recipe.objective, Task) else None
+        size, names = recipe.objective.vocab_size(data.tokenizer, recipe.data), None if labels is None else labels.names
+        known = FromData(size, first_start_id(data.tokenizer), names, None if labels is None else labels.count)
     else:
         data = open_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
         known = FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data), first_start_id(data.tokenizer))
-    check_size(recipe.model_config, known.size)
+    check_size(recipe.model_config, known)
     return Job(resolved(recipe, known, recipe.steps), mesh, data)
+
+
+def by_item(predicted: list[dict[str, np.ndarray]]) -> Found:
+    """What was said in some batches, by the examples' numbers; each array has as many values as tokens or rows were read."""
+    marked = [(found["items"] > 0, found) for found in predicted]
+    items = np.concatenate([found["items"][there] - 1 for there, found in marked])
+    order = np.argsort(items, kind="stable")
+    names = [name for name in predicted[0] if name != "items"]
+    return {"items": items[order]} | {
+        name: np.concatenate([found[name][there] for there, found in marked])[order] for name in names
+    }
 
 
 def _check_processes(mesh: Mesh) -> None:

@@ -1,5 +1,6 @@
 """What a run leaves to its device and its mesh, in words."""
 
+from jaxllm.data import TaskDataConfig
 from jaxllm.models import TransformerConfig, VisionConfig, kernel_takes
 from jaxllm.recipe.device_config import stacks
 from jaxllm.recipe.program import Program
@@ -10,7 +11,10 @@ def describe_choices(program: Program) -> list[str]:
     """One line for who computes attention and how tokens travel to their experts, and one for each dimension that the mesh
     cannot split."""
     config = program.model.config
-    length = config.num_tokens if isinstance(config, VisionConfig) else program.recipe.objective.tokens(program.recipe.data)
+    recipe = program.recipe
+    length = config.num_tokens if isinstance(config, VisionConfig) else recipe.objective.tokens(recipe.data)
+    if isinstance(recipe.data, TaskDataConfig):
+        length = recipe.data.seq_len
     with use_mesh(program.mesh):
         told = {field: _stack_choices(stack, length, program) for field, stack in stacks(config).items()}
     lines = [f"{field}: {words}" if len(told) > 1 else words for field, words in told.items()]

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from jaxllm.hardware.bucket import is_url, local_path
-from jaxllm.interchange import Family, find_family, known_families, published_config, write_folder
-from jaxllm.models import ModelConfig
+from jaxllm.interchange import find_family, write_folder
+from jaxllm.recipe.adapter import save_adapter
+from jaxllm.recipe.family import family_of
 from jaxllm.recipe.load import load
-from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.model_folder import write_model_folder
 
-Layout = Literal["hf", "jaxllm"]
+Layout = Literal["hf", "jaxllm", "peft"]
 
 
 def convert(
@@ -29,7 +29,8 @@ def convert(
 
     Args:
       source: anything that `load` takes.
-      to: "hf", a Hugging Face folder; or "jaxllm", a checkpoint that restores on any mesh.
+      to: "hf", a Hugging Face folder; "jaxllm", a checkpoint that restores on any mesh; or "peft", of a fine-tuned run only the
+        adapter, as Hugging Face PEFT reads it.
       dtype: the type to store. By default that of a run's parameters; of a published folder that goes out again as one, each
         tensor's own, so that it comes out equal to the byte; and float32 of others.
       architecture: the published class to export as. By default the one it came from, else one that says what its config
@@ -50,10 +51,12 @@ def convert(
     if architecture is not None:
         find_family(architecture, "the command")
     loaded = load(source, dtype=dtype)
+    if to == "peft":
+        return save_adapter(loaded, destination, to="peft")
     if to == "jaxllm":
         write_model_folder(destination, loaded)
         return destination
-    family = _family(loaded, architecture)
+    family = family_of(loaded.config, architecture or loaded.architecture, loaded.source)
     if loaded.prefix:
         warnings.warn(
             f"{source} reads a prompt from both sides, which no published class does: what the new folder writes will differ",
@@ -70,25 +73,3 @@ def convert(
         sentence=loaded.sentence,
         image_input=loaded.image_input,
     )
-
-
-def _family(loaded: Loaded, architecture: str | None) -> Family:
-    wanted = architecture or loaded.architecture
-    if wanted is not None:
-        return find_family(wanted)
-    for family in known_families().values():
-        if _says(family, loaded.config):
-            return family
-    kind = type(loaded.config).__name__
-    raise ValueError(
-        f"no published architecture says all that the {kind} of {loaded.source} says: name the nearest with --as ARCHITECTURE, "
-        "and the fields in the way are listed; or convert with --to jaxllm"
-    )
-
-
-def _says(family: Family, config: ModelConfig) -> bool:
-    try:
-        published_config(family, config)
-    except (ValueError, TypeError, KeyError, AttributeError):  # another kind of config, or one it has no words for
-        return False
-    return True

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jaxllm.distributed import (
     limit_steps,
     num_processes,
 )
+from jaxllm.finetune.tasks import Task
 from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
 from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job, assemble
@@ -30,6 +32,7 @@ from jaxllm.recipe.choices import describe_choices
 from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
 from jaxllm.recipe.load import first_state
 from jaxllm.recipe.pretrained import described, pretrained_tokenizer
+from jaxllm.recipe.program import compile_new
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, agree_on_folder
 from jaxllm.recipe.serialize import to_tree
@@ -54,12 +57,17 @@ class Fitted:
     step: int
     """Steps taken."""
     ended: str
-    """"finished", "patience", the name of the signal that stopped it, or what the cloud announced."""
+    """"finished", "patience", the name of the signal that stopped it, what the cloud announced, or what `on_evaluation` gave as
+    reason."""
     best_loss: float | None
     """Lowest validation loss; None where there was no evaluation."""
 
 
-def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
+OnEvaluation = Callable[[int, dict[str, float]], str | None]
+"""`on_evaluation(step, metrics) -> reason`: a reason to end the run there, or None to go on."""
+
+
+def fit(recipe: Recipe, *, command: str | None = None, on_evaluation: OnEvaluation | None = None) -> Fitted:
     """Trains as the recipe says, in its run folder; goes on where an earlier run in that folder stopped.
 
         fitted = fit(dataclasses.replace(recipe, steps=100, run_dir="runs/try"))
@@ -68,6 +76,8 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
 
     Args:
       command: what the user typed, for the report.
+      on_evaluation: told of each evaluation on the validation split; must say the same on all processes. A run that it ends is
+        saved, and goes on like one that a signal stopped.
 
     Raises:
       ValueError: an impossible recipe, a folder of another run; before anything is written.
@@ -78,10 +88,10 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
         if num_processes() > 1:
             facts = {**code_facts(), "recipe": to_tree(recipe)}
             check_same(facts, "Start them with the same command, from the same checkout")
-        return _fit(recipe, command)
+        return _fit(recipe, command, on_evaluation or (lambda step, metrics: None))
 
 
-def _fit(recipe: Recipe, command: str | None) -> Fitted:
+def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fitted:
     limit_steps(recipe.watch.step_seconds)
     folder, recipe = agree_on_folder(described(recipe))
     job = assemble(recipe, folder.load_tokenizer() if folder.resumes else pretrained_tokenizer(recipe))
@@ -89,7 +99,7 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
         check_same(job.identity, "Give all hosts the same data set, and build it once")
     say = _say(is_first())
     with folder.claimed(), Interrupt() as interrupt:
-        say("\n".join((_describe(job, folder), *describe_choices(job))))
+        say("\n".join((_describe(job, folder), *describe_choices(job), *job.notes)))
         train_step, compile_seconds = _timed(job.compile_step)
         gather("compiled")
         with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store, joined():
@@ -103,12 +113,12 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
             resume_step = progress.step if folder.resumes else None
             log_config, steps = job.recipe.log, job.recipe.steps
             with RunLog(folder.path, log_config, steps, resume_step, folder.publish, enabled=is_first()) as log:
-                loop = _loop(job, folder, store, log, train_step, progress)
+                loop = _loop(job, folder, store, log, train_step, progress, on_evaluation)
                 loop.timer.compile_seconds = compile_seconds
                 gather("ready")  # on CPU the first collective waits for the others for 30 s only
                 with closing(loop.batches):
                     state, ended = train(loop, state, progress, interrupt)
-                if ended in WHOLE:
+                if ended in WHOLE and not isinstance(job.recipe.objective, Task):  # measured at its best, in `conclude`
                     _evaluate_test(job, state, log, progress)
         conclude(job, folder, state, progress, ended, compile_seconds, command, say)
     return Fitted(folder.place, progress.step, ended, progress.best_loss)
@@ -163,7 +173,15 @@ def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainSt
     return state, Progress()
 
 
-def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Callable, progress: Progress) -> Loop:
+def _loop(
+    job: Job,
+    folder: RunFolder,
+    store: Store,
+    log: RunLog,
+    train_step: Callable,
+    progress: Progress,
+    on_evaluation: OnEvaluation,
+) -> Loop:
     recipe = job.recipe
 
     def describe_examples(position: int) -> str:
@@ -179,9 +197,12 @@ def _loop(job: Job, folder: RunFolder, store: Store, log: RunLog, train_step: Ca
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         train_step=train_step,
+        compile_new=partial(compile_new, train_step),
         batches=job.batches(progress.examples),
         evaluate=evaluate if recipe.data.validation_split else None,
+        after_evaluation=on_evaluation,
         config=recipe.evaluate,
+        best_is="lowest" if recipe.evaluate.metric == "loss" else recipe.checkpoint.best_is,
         checkpoint_every=recipe.checkpoint.every,
         keep_best=recipe.checkpoint.keep_best > 0,
         store=store,

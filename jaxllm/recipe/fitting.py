@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from jaxllm.finetune import unadapted
+from jaxllm.finetune.operations import merge
 from jaxllm.models import partition, path_of
 from jaxllm.recipe.loaded import Loaded
 
@@ -24,7 +25,7 @@ def fitting(loaded: Loaded, wanted: Any) -> tuple[Any, list[str]]:
     there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
     other = [path for path in there if path in leaves and there[path].shape != leaves[path].shape]
     for path in other:
-        if "head" not in path.split("/"):
+        if not {"head", "classifier"} & set(path.split("/")):
             raise ValueError(
                 f"`model` must have the sizes of the pretrained model: {path} is {there[path].shape} in {loaded.source} and "
                 f"{leaves[path].shape} here; leave `model` out to take it over"
@@ -43,9 +44,15 @@ def merged(loaded: Loaded) -> Any:
     """The parameters of a loaded model with what an adapter has learnt worked in."""
     if unadapted(loaded.model) is loaded.model:
         return loaded.params
-    found = loaded.model.method.merge(loaded.params)  # type: ignore[union-attr]
-    if found is None:
+    try:
+        found = merge(loaded.model, loaded.params)
+    except ValueError as error:
         raise ValueError(
             f"what {loaded.source} has learnt cannot be worked into its base model: go on with that run, or name its base model"
+        ) from error
+    if found.model.config != loaded.model.config:
+        raise ValueError(
+            f"{loaded.source} has an adapted embedding whose table is the output matrix, too: merged they are two; convert it "
+            "first, or name its base model"
         )
-    return found
+    return found.params

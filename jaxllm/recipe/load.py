@@ -14,11 +14,12 @@ from jaxllm.checkpoint import Store
 from jaxllm.data import ImageDataConfig, Tokenizer
 from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
-from jaxllm.finetune import adapt, begin_params
+from jaxllm.finetune import adapt, begin_params, wrapped
 from jaxllm.hardware import require_devices, set_up
 from jaxllm.hardware.bucket import is_url, local_path
 from jaxllm.interchange import GenerationDefaults, open_published
-from jaxllm.models import Model, ModelConfig, VisionConfig, make_model, overlay
+from jaxllm.models import Model, ModelConfig, VisionConfig, make_model, overlay, paths
+from jaxllm.recipe.adapting import with_adapter
 from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.find import is_run_folder
@@ -130,7 +131,7 @@ def restore_params(run: OpenRun, model: Model, mesh: Mesh, step: int | None) -> 
     """The parameters to use, on this mesh, and the step they are from: the average where the optimizer keeps one. Those that
     have not learnt are the pretrained model's."""
     recipe = run.recipe
-    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps, wrapped(recipe.method, recipe.steps))
     abstract = abstract_state(model, optimizer, mesh, learns=recipe.method.learns)
     with closing(Store(run.folder.checkpoints, run.recipe.checkpoint)) as store:
         chosen = step if step is not None else store.best_step()
@@ -152,12 +153,16 @@ def restore_params(run: OpenRun, model: Model, mesh: Mesh, step: int | None) -> 
 
 def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) -> tuple[TrainState, list[str]]:
     """The state that a run begins with, and which parameters are new in spite of a pretrained model, as those of a head are."""
-    key, (optimizer, _) = jax.random.fold_in(jax.random.key(recipe.seed), 0), make_optimizer(recipe.optimizer, recipe.steps)
+    key = jax.random.fold_in(jax.random.key(recipe.seed), 0)
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps, wrapped(recipe.method, recipe.steps))
     given, new = None, []
     if recipe.pretrained is not None:
-        own = f"/{recipe.method.leaf}/"
+        own = recipe.method.leaf
         given, missing = fitting(load(recipe.pretrained, mesh=recipe.mesh), abstract.whole)
-        new = [path for path in missing if own not in path]
+        if recipe.adapter is not None:
+            given = with_adapter(recipe.adapter, recipe.model_config, given, abstract.whole)
+            missing = [path for path in missing if path not in paths(given)]
+        new = [path for path in missing if own not in path.split("/")]
     make = partial(begin_params, model)
     return init_state(model, optimizer, mesh, key, abstract, recipe.method.learns, make, given), new
 

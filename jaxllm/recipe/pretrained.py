@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from jaxllm.data import Tokenizer, TokenizerConfig
+from jaxllm.finetune import Full
+from jaxllm.recipe.adapting import described_method
 from jaxllm.recipe.device_config import portable_config, replace_stacks
 from jaxllm.recipe.load import peek
 from jaxllm.recipe.recipe import FromPretrained, Recipe
@@ -21,10 +23,14 @@ def described(recipe: Recipe) -> Recipe:
     config = portable_config(peek(recipe.pretrained).config)
     config = replace_stacks(config, lambda stack: dataclasses.replace(stack, **changes))
     headed = getattr(recipe.objective, "headed", None)
+    config = config if headed is None else headed(config)
     data: Any = recipe.data
     if hasattr(data, "tokenizer"):
         data = dataclasses.replace(data, tokenizer=TokenizerConfig(kind="pretrained", path=recipe.pretrained))
-    return dataclasses.replace(recipe, model=config if headed is None else headed(config), data=data)
+    method = recipe.method
+    if recipe.adapter is not None and isinstance(method, Full):
+        method = described_method(recipe.adapter, config)
+    return dataclasses.replace(recipe, model=config, data=data, method=method)
 
 
 def pretrained_tokenizer(recipe: Recipe) -> Tokenizer | None:

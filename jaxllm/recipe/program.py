@@ -1,14 +1,16 @@
 """From a recipe to the program of its steps: model, mesh, optimizer, shapes. No data is opened and nothing is computed."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from jaxllm.finetune import adapt
+from jaxllm.finetune import adapt, adapted_loss, wrapped
 from jaxllm.models import Model, make_model
 from jaxllm.recipe.device_config import device_config
 from jaxllm.recipe.recipe import Recipe
@@ -39,7 +41,8 @@ class Program:
 
     @cached_property
     def optimizer(self) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        return make_optimizer(self.recipe.optimizer, self.recipe.steps)
+        recipe = self.recipe
+        return make_optimizer(recipe.optimizer, recipe.steps, wrapped(recipe.method, recipe.steps))
 
     @cached_property
     def abstract(self) -> TrainState:
@@ -60,11 +63,15 @@ class Program:
     def key(self) -> jax.Array:
         return jax.random.key(self.recipe.seed)
 
-    def lower_step(self) -> jax.stages.Lowered:
-        """The train step as XLA gets it, before it is compiled."""
+    def lower_step(self, abstract_batch: dict[str, jax.ShapeDtypeStruct] | None = None) -> jax.stages.Lowered:
+        """The train step as XLA gets it, before it is compiled.
+
+        Args:
+          abstract_batch: shapes, types and shardings of the batch, where they differ from batch to batch.
+        """
         recipe = self.recipe
         step = make_train_step(
-            recipe.objective.make_loss(self.model, recipe.loss),
+            adapted_loss(recipe.method, recipe.objective.make_loss(self.model, recipe.loss)),
             *self.optimizer,
             key=jax.random.fold_in(self.key, 1),
             accumulate=recipe.accumulate,
@@ -72,7 +79,45 @@ class Program:
             dropout=max(recipe.model_config.dropout, recipe.method.dropout) > 0,
             accuracy=recipe.objective.reports.accuracy,
         )
-        return lower_train_step(step, self.abstract, self.abstract_batch, self.mesh)
+        return lower_train_step(step, self.abstract, abstract_batch or self.abstract_batch, self.mesh)
 
     def compile_step(self) -> TrainStep:
         return self.lower_step().compile()
+
+
+class StepByShape:
+    """The train step of batches that differ in shape: one program for each, compiled when it is first needed."""
+
+    def __init__(self, program: Program):
+        self._program = program
+        self._compiled: dict[Any, TrainStep] = {}
+
+    def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self.compiled(batch)(state, batch)
+
+    def compiled(self, batch: DeviceBatch) -> TrainStep:
+        """The program for such a batch."""
+        shapes = _shapes(batch)
+        if shapes not in self._compiled:
+            sharding = batch_sharding(self._program.mesh)
+            abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in sorted(batch.items())}
+            self._compiled[shapes] = self._program.lower_step(abstract).compile()
+        return self._compiled[shapes]
+
+    def is_new(self, batch: DeviceBatch) -> bool:
+        """Whether a program would have to be compiled for such a batch."""
+        return _shapes(batch) not in self._compiled
+
+
+def compile_new(step: TrainStep, batch: Any) -> str | None:
+    """Compiles a step for a batch of a shape that is new; says so."""
+    if not isinstance(step, StepByShape) or not step.is_new(batch):
+        return None
+    begin = time.perf_counter()
+    step.compiled(batch)
+    rows, width = batch["tokens"].shape if "tokens" in batch else (len(next(iter(batch.values()))), 0)
+    return f"compiled the step for {rows} rows of {width} tokens in {time.perf_counter() - begin:.1f} s"
+
+
+def _shapes(batch: DeviceBatch) -> tuple[Any, ...]:
+    return tuple(sorted((name, x.shape) for name, x in batch.items()))

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxllm.checkpoint import CheckpointConfig
-from jaxllm.data import DataConfig, ImageDataConfig
+from jaxllm.data import DataConfig, ImageDataConfig, TaskDataConfig
 from jaxllm.finetune import AnyMethod, Full
+from jaxllm.finetune.tasks import AnyTask
 from jaxllm.hardware import ProfileConfig
 from jaxllm.inference import SamplingConfig
 from jaxllm.models import ModelConfig, TransformerConfig
@@ -72,9 +73,11 @@ class Recipe:
     model: ModelConfig | FromPretrained = FromPretrained()
     """What the model is made of. By default what the pretrained one is."""
     method: AnyMethod = Full()
-    """What learns of a pretrained model, and what is added to it."""
-    data: DataConfig | ImageDataConfig
-    objective: AnyObjective = CausalLM()
+    """What learns of a pretrained model, and what is added to it. With `adapter` by default as that one has been made."""
+    adapter: str | None = None
+    """Folder of an adapter to go on with, jaxllm's or PEFT's; `pretrained` names its base. By default a new one."""
+    data: DataConfig | ImageDataConfig | TaskDataConfig
+    objective: AnyObjective | AnyTask = CausalLM()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
@@ -97,6 +100,8 @@ class Recipe:
             )
         if self.pretrained is None and isinstance(self.model, FromPretrained):
             raise ValueError("a recipe needs a model, or with `pretrained` the name of one to begin with: got neither")
+        if self.adapter is not None and self.pretrained is None:
+            raise ValueError(f"adapter needs `pretrained`, the model that it is for: got adapter={self.adapter!r} alone")
         if not isinstance(self.model, FromPretrained):  # else once it is known
             self.objective.check(self.model, self.data, self.loss)
             self.method.check(self.model)

@@ -1,9 +1,10 @@
 """What a recipe leaves to its data and to its own length."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxllm.models import EncoderDecoderConfig, ModelConfig, VisionConfig
+from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig
 from jaxllm.recipe.device_config import replace_stacks, stacks
 from jaxllm.recipe.recipe import Recipe
 
@@ -16,6 +17,8 @@ class FromData(NamedTuple):
     start_id: int | None = None
     """Token that a decoder begins with."""
     label_names: tuple[str, ...] | None = None
+    num_labels: int | None = None
+    """Labels of the head of a model of text."""
 
     @classmethod
     def of(cls, model: ModelConfig) -> "FromData":
@@ -23,7 +26,9 @@ class FromData(NamedTuple):
         if isinstance(model, VisionConfig):
             assert model.num_labels is not None
             return cls(model.num_labels, label_names=model.label_names)
-        return cls(model.vocabulary, model.start_id if isinstance(model, EncoderDecoderConfig) else None)
+        if isinstance(model, EncoderDecoderConfig):
+            return cls(model.vocabulary, model.start_id)
+        return cls(model.vocabulary, label_names=model.head.label_names, num_labels=model.head.num_labels)
 
 
 def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
@@ -43,8 +48,28 @@ def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
                 f"--optimizer.schedule.warmup-steps {decay_steps // 10}"
             )
         schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
-    optimizer = dataclasses.replace(recipe.optimizer, schedule=schedule)
-    return dataclasses.replace(recipe, model=_told(recipe.model_config, known), optimizer=optimizer)
+    return dataclasses.replace(
+        recipe,
+        model=_told(recipe.model_config, known),
+        optimizer=dataclasses.replace(recipe.optimizer, schedule=schedule),
+        checkpoint=_kept(recipe),
+    )
+
+
+def _kept(recipe: Recipe) -> CheckpointConfig:
+    """Which checkpoints are the best: by the metric that the evaluations go by.
+
+    Raises:
+      ValueError: a metric that the objective does not report.
+    """
+    metric, objective = recipe.evaluate.metric, recipe.objective
+    if metric == "loss":
+        return recipe.checkpoint
+    known: dict[str, Any] = {"accuracy": "highest"} if objective.reports.accuracy else {}
+    known |= getattr(objective, "metrics", {})
+    if metric not in known:
+        raise ValueError(f"evaluate.metric must be one of {', '.join(['loss', *known])}: got {metric!r}")
+    return dataclasses.replace(recipe.checkpoint, best_metric=metric, best_is=known[metric])
 
 
 def _told(model: ModelConfig, known: FromData) -> ModelConfig:
@@ -54,11 +79,17 @@ def _told(model: ModelConfig, known: FromData) -> ModelConfig:
     if isinstance(model, VisionConfig):
         names = model.label_names or known.label_names
         return dataclasses.replace(model, num_labels=model.num_labels or known.size, label_names=names)
-    return dataclasses.replace(model, vocab_size=model.vocab_size or known.size)
+    told = dataclasses.replace(model, vocab_size=model.vocab_size or known.size)
+    if model.head.kind not in ("sequence", "tokens") or known.num_labels is None:
+        return told
+    names = model.head.label_names or known.label_names
+    head = dataclasses.replace(model.head, num_labels=model.head.num_labels or known.num_labels, label_names=names)
+    return dataclasses.replace(told, head=head)
 
 
-def check_size(model: ModelConfig, needed: int) -> None:
+def check_size(model: ModelConfig, known: FromData) -> None:
     """Refuse a vocabulary smaller than the tokenizer's, or other labels than the data's."""
+    needed = known.size
     if isinstance(model, VisionConfig):
         if model.num_labels not in (None, needed):
             raise ValueError(
@@ -66,6 +97,12 @@ def check_size(model: ModelConfig, needed: int) -> None:
                 "leave model.num_labels out to take it from the data"
             )
         return
+    if isinstance(model, TransformerConfig) and None not in (known.num_labels, model.head.num_labels):
+        if model.head.num_labels != known.num_labels:
+            raise ValueError(
+                f"model.head.num_labels must be the number of the data's labels: got {model.head.num_labels}, the data has "
+                f"{known.num_labels}; leave it out to take it from the data"
+            )
     for field, stack in stacks(model).items():
         name, given = f"model.{field}".rstrip("."), stack.vocab_size
         if given is not None and given < needed:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.data import Batch, Tokenizer
+from jaxllm.finetune.tasks import Task
 from jaxllm.inference import SamplingConfig, beam_search, encode_sources, generate
 from jaxllm.models import EncoderDecoder, Transformer
 from jaxllm.recipe.assemble import Job
@@ -23,6 +24,8 @@ def make_sample(job: Job, params: Any) -> str | None:
     Gaps are filled in brackets; where the text has something else, that follows: "the [dog (cat)] sat".
     """
     objective, model, tokenizer = job.recipe.objective, job.model, job.tokenizer
+    if isinstance(objective, Task):
+        return None
     if tokenizer is None:
         return None
     if isinstance(objective, CausalLM | PrefixLM) and isinstance(model, Transformer):
@@ -107,7 +110,7 @@ def _written(model: EncoderDecoder, params: Any, tokenizer: Tokenizer, batch: Ba
 
 def _write(model: EncoderDecoder, params: Any, sources: list[list[int]], tokenizer: Tokenizer) -> list[list[int]]:
     assert model.config.start_id is not None and tokenizer.eos_id is not None
-    room = min(model.config.decoder.context_len, 2 * max(map(len, sources)) + 16)
+    room = min(model.context_len, 2 * max(map(len, sources)) + 16)
     sampling = SamplingConfig(max_tokens=room, num_beams=BEAMS, temperature=0.0)
     memory = encode_sources(model, params, sources)
     return beam_search(

@@ -16,10 +16,11 @@ from jaxllm.training.optimizer import (
     evaluation_params,
     make_optimizer,
     make_schedule,
+    scale_by_path,
 )
 from jaxllm.training.run_log import LogConfig, RunLog, read_metrics
 from jaxllm.training.state import TrainState, abstract_state, init_state
-from jaxllm.training.step import jit_eval_step, lower_train_step, make_eval_step, make_train_step
+from jaxllm.training.step import jit_eval_step, lower_train_step, make_eval_step, make_predict_step, make_train_step
 
 __all__ = [
     "AnyObjective",
@@ -48,9 +49,11 @@ __all__ = [
     "make_eval_step",
     "make_loss",
     "make_optimizer",
+    "make_predict_step",
     "make_schedule",
     "make_train_step",
     "out_of_patience",
     "read_metrics",
+    "scale_by_path",
     "train",
 ]

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -27,7 +27,9 @@ class EvaluateConfig:
     batches: int | None = None
     """Batches of the split to look at. By default all of it."""
     patience: int | None = None
-    """Stop after this many evaluations in a row without a new best validation loss. By default never."""
+    """Stop after this many evaluations in a row without a new best value of `metric`. By default never."""
+    metric: str = "loss"
+    """What the best checkpoint and `patience` go by: the loss, or a metric that the objective reports."""
 
     def __post_init__(self) -> None:
         for name in ("every", "batch_size", "batches", "patience"):
@@ -50,6 +52,8 @@ class Progress:
     """Examples consumed: the position in the data."""
     best_loss: float | None = None
     """Lowest validation loss so far."""
+    best: float | None = None
+    """Best value so far of another metric that the evaluations go by."""
     evaluations_since_best: int = 0
     """Evaluations since then."""
     skipped_in_a_row: int = 0
@@ -67,11 +71,17 @@ class Loop:
     steps: int
     batch_size: int
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    compile_new: Callable[[Batch], str | None] = lambda batch: None
+    """Compiles the step for a batch of a shape that is new, and says so."""
     batches: Generator[Batch]
     """Batches on their devices, from the first one not yet consumed."""
     evaluate: Callable[[TrainState], dict[str, float]] | None
     """Validation metrics, `loss` among them; None where the data has no validation split."""
+    after_evaluation: Callable[[int, dict[str, float]], str | None] = lambda step, metrics: None
+    """Told of each evaluation; a reason that it gives ends the run after this step, which is saved."""
     config: EvaluateConfig
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Whether a low or a high value of the metric that evaluations go by is good."""
     checkpoint_every: int
     keep_best: bool
     """Save when an evaluation is the best so far, so that the best parameters are kept."""
@@ -93,7 +103,8 @@ class Loop:
 
 
 def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrupt) -> tuple[TrainState, str]:
-    """Runs from `progress.step` to `loop.steps`; returns the state and why it ended: "finished", a signal, "patience".
+    """Runs from `progress.step` to `loop.steps`; returns the state and why it ended: "finished", "patience", a signal, or
+    what `after_evaluation` said.
 
     Raises:
       NonFiniteLoss: naming the step, the last good checkpoint and the examples of the batch.
@@ -104,6 +115,9 @@ def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrup
         loop.profile.before(step)
         beat(step, "waiting for its data")
         batch = next(loop.batches)
+        with loop.timer.paused():
+            if (told := loop.compile_new(batch)) is not None:
+                loop.log.message(told)
         beat(step, "in the step")
         state, metrics = loop.train_step(state, batch)
         loop.profile.after(step, metrics)
@@ -120,9 +134,11 @@ def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrup
             with loop.timer.paused():
                 validation, improved = _evaluate(loop, state, progress)
             save = save or (improved and loop.keep_best)
+            reason = loop.after_evaluation(step, validation)
+            stop = stop or reason
         enough = out_of_patience(loop.config, progress)
         ends = last or enough or stop is not None
-        if save or enough:
+        if save or ends:
             beat(step, "saving")
             with loop.timer.paused():
                 _save(loop, state, progress, validation, must_succeed=ends)
@@ -181,10 +197,17 @@ def _evaluate(loop: Loop, state: TrainState, progress: Progress) -> tuple[dict[s
     assert loop.evaluate is not None
     metrics = loop.evaluate(state)
     loop.log.evaluation(progress.step, "validation", metrics)
-    improved = progress.best_loss is None or metrics["loss"] < progress.best_loss
-    progress.best_loss = metrics["loss"] if improved else progress.best_loss
+    lower = progress.best_loss is None or metrics["loss"] < progress.best_loss
+    progress.best_loss = metrics["loss"] if lower else progress.best_loss
+    improved = lower if loop.config.metric == "loss" else _is_better(metrics[loop.config.metric], progress.best, loop.best_is)
+    if improved and loop.config.metric != "loss":
+        progress.best = metrics[loop.config.metric]
     progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
     return metrics, improved
+
+
+def _is_better(value: float, best: float | None, best_is: Literal["lowest", "highest"]) -> bool:
+    return best is None or (value < best if best_is == "lowest" else value > best)
 
 
 def out_of_patience(config: EvaluateConfig, progress: Progress) -> bool:

@@ -1,5 +1,6 @@
 """Optimizers by name, learning-rate schedules, and the average of parameters. All are Optax's; this file chooses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,8 +10,9 @@ import optax
 from jax import Array
 from optax import contrib
 
-from jaxllm.models import overlay
+from jaxllm.models import overlay, path_of
 from jaxllm.sharding import einsum
+from jaxllm.training.depth import scale_by_depth
 from jaxllm.training.rounded import rounded
 from jaxllm.training.state import TrainState
 
@@ -69,6 +71,12 @@ class OptimizerConfig:
     and travel there and back in each step."""
     ema: float | None = None
     """Decay of an average of the parameters, which evaluation then uses. By default none is kept."""
+    layer_decay: float | None = None
+    """Learning rate of each layer as a fraction of that of the layer above it; the head has all of it, the embedding, below the
+    first layer, the least. By default all learn at the same rate."""
+    unfreeze_every: int | None = None
+    """Steps after which one more layer learns, from the top: at first the head alone, at last the embedding (gradual
+    unfreezing, arXiv:1801.06146). By default all learn from the first step."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -80,6 +88,10 @@ class OptimizerConfig:
                 raise ValueError(f"optimizer.{field} must be in [0, 1): got {getattr(self, field)}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"optimizer.ema must be in (0, 1): got {self.ema}; leave it out for no average")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optimizer.layer_decay must be in (0, 1]: got {self.layer_decay}; leave it out for one rate")
+        if self.unfreeze_every is not None and self.unfreeze_every < 1:
+            raise ValueError(f"optimizer.unfreeze_every must be at least 1: got {self.unfreeze_every}; leave it out for none")
 
 
 def make_schedule(config: ScheduleConfig, peak: float, steps: int) -> optax.Schedule:
@@ -106,17 +118,29 @@ def make_schedule(config: ScheduleConfig, peak: float, steps: int) -> optax.Sche
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The gradient transformation of a run of `steps` steps, and its learning-rate schedule."""
+Wrap = Callable[[optax.GradientTransformation], optax.GradientTransformation]
+
+
+def make_optimizer(
+    config: OptimizerConfig, steps: int, wrap: Wrap = lambda rule: rule
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The gradient transformation of a run of `steps` steps, and its learning-rate schedule.
+
+    Args:
+      wrap: what a fine-tuning method makes of the update rule; the average is of what comes out of that.
+    """
     schedule = make_schedule(config.schedule, config.learning_rate, steps)
     parts: list[optax.GradientTransformation] = []
     if config.clip_norm is not None:
         parts.append(clip_by_global_norm(config.clip_norm))
     rule = _update_rule(config, schedule)
     parts.append(rounded(rule) if config.state_dtype == "bfloat16" else rule)
-    if config.ema is not None:
-        parts.append(average_params(config.ema))
-    return optax.chain(*parts), schedule
+    if config.layer_decay is not None or config.unfreeze_every is not None:
+        parts.append(scale_by_depth(config.layer_decay or 1.0, config.unfreeze_every))
+    whole = optax.chain(*parts)
+    if (around := wrap(whole)) is not whole:
+        parts, whole = [around], around
+    return (whole if config.ema is None else optax.chain(*parts, average_params(config.ema))), schedule
 
 
 def _update_rule(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -185,9 +209,23 @@ def _leaf_name(path: Any) -> str:
     return str(getattr(path[-1], "key", path[-1]))
 
 
+MATRICES = ("kernel", "table", "a", "b")
+"""Names of parameters that decay: matrices, embeddings, and the two matrices of an adapter."""
+
+
 def decay_mask(params: Any) -> Any:
     """True for matrices and embeddings, False for norms and biases."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) in ("kernel", "table"), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) in MATRICES, params)
+
+
+def scale_by_path(multiplier: Callable[[str], float]) -> optax.GradientTransformation:
+    """Learning-rate multipliers by the path of a parameter, behind an update rule."""
+
+    def scale(path: Any, update: Array) -> Array:
+        factor = multiplier(path_of(path))
+        return update if factor == 1 else update * jnp.asarray(factor, update.dtype)
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _muon_dimensions(params: Any) -> Any:

@@ -302,7 +302,7 @@ class _ProgressLine:
         parts = [self._position(record["step"]), f"loss {_number(record.get('loss'))}"]
         if self._validation_loss is not None:
             parts.append(f"validation {_number(self._validation_loss)}")
-        for unit in ("tokens", "images"):
+        for unit in ("tokens", "images", "examples"):
             if record.get(f"{unit}_per_second") is not None:
                 parts.append(f"{record[f'{unit}_per_second']:,.0f} {unit}/s")
         if (seconds := self._seconds_left(record["step"])) is not None:

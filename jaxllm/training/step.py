@@ -92,6 +92,16 @@ def _split(x: Array, parts: int) -> Array:
     return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
 
+def make_predict_step(predict: Callable[[Any, Batch], tuple[LossSums, Metrics]]) -> Callable[[Any, Batch], dict[str, Any]]:
+    """As `make_eval_step`, with `predictions`: arrays by row, for the host."""
+
+    def eval_step(params: Any, batch: Batch) -> dict[str, Any]:
+        sums, found = predict(params, batch)
+        return {"loss_sum": sums.cross_entropy, "weight": sums.weight, "correct": sums.correct, "predictions": found}
+
+    return eval_step
+
+
 def make_eval_step(loss: Loss) -> Callable[[Any, Batch], Metrics]:
     """`eval_step(params, batch) -> {"loss_sum", "weight", "correct"}`, to be summed over the batches of a split."""
 

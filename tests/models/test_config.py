@@ -46,7 +46,7 @@ def test_impossible_configs_are_refused(fields, message):
         ),
         (ExpertsConfig, dict(num_experts=2, top_k=3), "experts.top_k must be in 1..num_experts: got top_k=3, num_experts=2"),
         (ExpertsConfig, dict(num_experts=2, top_k=0), "got top_k=0, num_experts=2"),
-        (HeadConfig, dict(kind="sequence"), "head.num_labels must be at least 1 for head.kind='sequence': got None"),
+        (HeadConfig, dict(kind="sequence", num_labels=0), "head.num_labels must be at least 1 for head.kind='sequence': got 0"),
         (HeadConfig, dict(kind="tokens", num_labels=0), "head.num_labels must be at least 1 for head.kind='tokens': got 0"),
         (
             HeadConfig,

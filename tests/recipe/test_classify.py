@@ -13,6 +13,8 @@ from jaxllm.data import ImageDataConfig, open_images
 from jaxllm.data.tfds_builder import Image, Label, write_set
 from jaxllm.models import TransformerConfig, VisionConfig
 from jaxllm.recipe import convert
+from jaxllm.recipe.recipe import FromPretrained
+from jaxllm.training import OptimizerConfig
 from jaxllm.training.objectives import ImageClassification
 from tests.interchange.test_preprocessor import theirs
 from tests.recipe import tiny
@@ -69,6 +71,27 @@ def test_it_goes_out_with_its_settings(trained, tmp_path):
         other = jaxllm.load(tmp_path / folder)
         assert other.image_input == m.image_input and other.classify(PICTURES[:3]) == m.classify(PICTURES[:3])
     np.testing.assert_allclose(theirs(tmp_path / "hf", PICTURES[:3]), m.images(PICTURES[:3]), atol=1e-5)
+
+
+def test_a_published_model_gets_a_new_head(trained, tmp_path):
+    """Fine-tuned on other classes: the head is new, and all else begins as it was."""
+    convert(trained, tmp_path / "hf")
+    rows = [(str(number), png(picture), "xyz"[number % 3]) for number, picture in enumerate(PICTURES)]
+    features = {"id": None, "image": Image(), "label": Label(("x", "y", "z"))}
+    write_set("others", {"train": rows}, tmp_path, description="", features=features)
+    recipe = tiny.config(
+        run_dir=str(tmp_path / "run"),
+        steps=1,
+        pretrained=str(tmp_path / "hf"),
+        model=FromPretrained(),
+        data=ImageDataConfig(dataset="others", data_dir=str(tmp_path), image_size=8, validation_split=None, test_split=None),
+        objective=ImageClassification(mean=MEAN, std=STD),
+        optimizer=OptimizerConfig(learning_rate=1e-9),
+    )
+    jaxllm.fit(recipe)
+    m, base = jaxllm.load(tmp_path / "run"), jaxllm.load(trained)
+    assert m.config.num_labels == 3 and m.config.label_names == ("x", "y", "z")
+    np.testing.assert_allclose(m(images=PICTURES[:1]).hidden, base(images=PICTURES[:1]).hidden, atol=1e-5)
 
 
 def test_a_model_of_text_takes_no_pictures(tmp_path):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxllm.data import Tokenizer
+from jaxllm.data import TaskData, Tokenizer
 from jaxllm.data.rows import Rows
 from jaxllm.models import Model, ModelConfig, Transformer
 from jaxllm.training.cross_entropy import LossConfig
@@ -30,6 +30,7 @@ class CausalLM:
         return text_config(data).seq_len
 
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> Rows:
+        assert not isinstance(data, TaskData)  # `check` has seen to it
         return data.rows(split, seed=seed)
 
     def make_loss(self, model: Model, config: LossConfig) -> Loss:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float32, Int64, UInt8, UInt64
 
-from jaxllm.data import Batch, DataConfig, ImageDataConfig, Tokenizer
+from jaxllm.data import Batch, ImageDataConfig, Tokenizer
 from jaxllm.data.image_input import ImageInput
 from jaxllm.data.images import ImageData, ImageSource, table_input
 from jaxllm.data.rows import Rows
@@ -63,6 +63,10 @@ class ImageClassification:
                 f"model.image_size={model.image_size}, model.channels={model.channels} and data.image_size={data.image_size}"
             )
 
+    def headed(self, model: ModelConfig) -> ModelConfig:
+        """With a new head, whose labels the data tells."""
+        return dataclasses.replace(model, num_labels=None, label_names=None) if isinstance(model, VisionConfig) else model
+
     def image_input(self, data: ImageDataConfig) -> ImageInput:
         """How a picture becomes what the model is evaluated with, which the augmentations leave alone."""
         return dataclasses.replace(table_input(data.image_size), scale=1 / 255, mean=self.mean, std=self.std)
@@ -71,7 +75,7 @@ class ImageClassification:
         return 0
 
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
-        assert not isinstance(data, DataConfig)
+        assert isinstance(data, ImageDataConfig)
         image = Field((data.image_size, data.image_size, 3), np.uint8)
         fields = {"images": image, "labels": Field(()), "loss_weights": Field((), np.float32)}
         return fields | ({"other_labels": Field(()), "other_share": Field((), np.float32)} if self.mixes else {})

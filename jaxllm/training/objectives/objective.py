@@ -4,15 +4,15 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxllm.data import Data, DataConfig, ImageDataConfig, Tokenizer
+from jaxllm.data import Data, DataConfig, ImageDataConfig, TaskData, TaskDataConfig, Tokenizer
 from jaxllm.data.images import ImageData
 from jaxllm.data.rows import Rows
 from jaxllm.models import EncoderDecoderConfig, Model, ModelConfig, TransformerConfig
 from jaxllm.training.cross_entropy import LossConfig
 from jaxllm.training.loss import Loss
 
-AnyDataConfig = DataConfig | ImageDataConfig
-AnyData = Data | ImageData
+AnyDataConfig = DataConfig | ImageDataConfig | TaskDataConfig
+AnyData = Data | ImageData | TaskData
 
 
 class Field(NamedTuple):
@@ -54,7 +54,7 @@ class Objective(Protocol):
         ...
 
     def tokens(self, data: AnyDataConfig) -> int:
-        """Tokens, or images, of an example, for the speed that is reported."""
+        """Tokens, or images, of an example, for the speed that is reported; 1 where examples are counted."""
         ...
 
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> Rows:

@@ -1,0 +1,247 @@
+"""What can be done with adapters that have learnt: merge them and take them out again, exchange them, combine them, give each
+row of a batch its own.
+
+An adapter is a nested dict: all parameters that have learnt, and those of the method that have not. Put over the base model's
+parameters it makes the adapted model's. Adapters of one shape are exchanged without compiling again.
+
+    adapter = take_adapter(method, params)                          # of a model that has learnt
+    params = overlay(base, adapter)                                 # that model again
+    params = overlay(base, blank_adapter(model, base))              # a model that computes what the base does
+    params = with_rows(base, stack_adapters([blank, one, other]), rows)         # row i of a batch has adapter rows[i]
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import ArrayLike, Int
+
+from jaxllm.finetune.adapted import begin_params, kinds, unadapted
+from jaxllm.finetune.lora import LoRA, whole_product
+from jaxllm.finetune.low_rank import delta
+from jaxllm.finetune.method import Method
+from jaxllm.finetune.targets import joined, nested
+from jaxllm.models import Model, Transformer, TransformerConfig, overlay, partition, path_of
+from jaxllm.models.partition import paths
+
+
+class Merged(NamedTuple):
+    """A model without its method, and the way back."""
+
+    model: Model
+    params: Any
+    replaced: Any
+    """The base model's parameters that merging has changed, as they were."""
+
+
+def take_adapter(method: Method, params: Any) -> Any:
+    """What of a model's parameters is the adapter."""
+    return partition(params, lambda path: _is_own(method, path) or method.learns(path))[0]
+
+
+def take_base(method: Method, params: Any) -> Any:
+    """A model's parameters without those that its method has added. Parameters of the model that have learnt are as they are
+    now."""
+    return partition(params, lambda path: not _is_own(method, path))[0]
+
+
+def blank_adapter(model: Model, base: Any, key: Array | None = None) -> Any:
+    """The adapter that changes nothing, in the shape of all others of an adapted model's method.
+
+    Args:
+      base: parameters of the model without its method.
+    """
+    key = jax.random.key(0) if key is None else key
+    return take_adapter(model.method, begin_params(model, key, base))  # type: ignore[union-attr]
+
+
+def merge(model: Model, params: Any) -> Merged:
+    """An adapted model as one without a method that computes the same. Where an embedding was adapted whose table is also the
+    output matrix, that matrix becomes one of its own.
+
+    Raises:
+      ValueError: what the method has learnt cannot be worked into a model.
+    """
+    plain = unadapted(model)
+    if plain is model:
+        return Merged(model, params, {})
+    method: Method = model.method  # type: ignore[union-attr]
+    if isinstance(plain, Transformer) and _reads_otherwise(plain.config, params):
+        own = params.get("unembed", {}) | {"kernel": jnp.swapaxes(params["embed"]["table"], 0, 1)}
+        params = params | {"unembed": own}
+        plain = Transformer(dataclasses.replace(plain.config, tie_embeddings=False))
+    changed = params
+    for one in kinds(method):
+        changed = one.merge(changed)
+        if changed is None:
+            raise ValueError(f"method {type(one).__name__} cannot be merged into its base model: go on with the adapter")
+    before = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    after = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(changed)}
+    replaced = partition(params, lambda path: path in after and after[path] is not before[path])[0]
+    return Merged(plain, changed, replaced)
+
+
+def unmerge(merged: Merged) -> Any:
+    """The base model's parameters as they were before `merge`, bit by bit."""
+    return overlay(merged.params, merged.replaced)
+
+
+def _reads_otherwise(config: TransformerConfig, params: Any) -> bool:
+    return config.head.kind == "vocabulary" and config.tie_embeddings and "lora" in params["embed"]
+
+
+def stack_adapters(adapters: Sequence[Any]) -> Any:
+    """Adapters of one method as one, each array with an axis over them, behind that over layers. Lower ranks are filled up with
+    zeros.
+
+    Raises:
+      ValueError: adapters that change different modules, or that have parameters of the model itself, which stay those of all.
+    """
+    trees = [{path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in adapters]
+    for tree in trees:
+        if tree.keys() != trees[0].keys():
+            apart = sorted(tree.keys() ^ trees[0].keys())
+            raise ValueError(f"adapters of one batch must change the same modules: {apart[0]} is in some only")
+
+    _refuse_whole(adapters, "adapters of one batch")
+
+    def stacked(keys: Any, first: Array) -> Array:
+        path = path_of(keys)
+        leaves = [tree[path] for tree in trees]
+        shape = tuple(max(sizes) for sizes in zip(*(leaf.shape for leaf in leaves), strict=True))
+        return jnp.stack([_filled(leaf, shape) for leaf in leaves], axis=_place(path))
+
+    return jax.tree_util.tree_map_with_path(stacked, adapters[0])
+
+
+def with_rows(base: Any, stacked: Any, rows: Int[ArrayLike, " B"]) -> Any:
+    """Parameters for a batch whose row i has adapter rows[i] of `stack_adapters`, for the adapted model as it is. `rows` may be
+    an argument of the compiled program: other rows need no other program.
+
+    Raises:
+      ValueError: the output matrix is adapted, which all rows share.
+    """
+    if any("unembed" in path.split("/") for path in paths(stacked)):
+        raise ValueError("adapters of one batch must leave the output matrix alone, which all rows share: exclude 'unembed'")
+    index = jnp.asarray(rows, jnp.int32)
+    return overlay(
+        base, jax.tree_util.tree_map_with_path(lambda keys, leaf: jnp.take(leaf, index, axis=_place(path_of(keys))), stacked)
+    )
+
+
+def combine(
+    method: LoRA,
+    adapters: Sequence[Any],
+    weights: Sequence[float],
+    kind: Literal["linear", "cat", "svd"] = "cat",
+    rank: int | None = None,
+) -> tuple[LoRA, Any]:
+    """LoRA adapters as one, whose product is the weighted sum of theirs, and its method.
+
+    Args:
+      kind: cat: exact, with the sum of the ranks; svd: the best of `rank`; linear: A and B are summed apart, each by the root
+        of weight and scale, which is far from exact, and cheap.
+      rank: for svd. By default the largest of the adapters'.
+
+    Raises:
+      ValueError: adapters that are not plain LoRA, or of different modules; for linear, of different ranks.
+    """
+    if len(adapters) != len(weights) or not adapters:
+        raise ValueError(f"one weight an adapter: got {len(weights)} for {len(adapters)}")
+    if method.dora or method.lora_bias:
+        raise ValueError("combining needs LoRA without dora and lora_bias: merge such adapters one after the other")
+    modules = [_modules(tree, "lora") for tree in adapters]
+    for other in modules[1:]:
+        if other.keys() != modules[0].keys():
+            apart = sorted(other.keys() ^ modules[0].keys())
+            raise ValueError(f"adapters to combine must change the same modules: {apart[0]} is in some only")
+    _refuse_whole(adapters, "adapters to combine")
+    combined = {path: _combined(path, [_plain(tree[path]) for tree in modules], weights, kind, rank) for path in modules[0]}
+    widest = max(own["a"].shape[-1] for own in combined.values())
+    found = joined([nested(f"{path}/lora", _widened(own, widest)) for path, own in combined.items()])
+    fields = {"rank": widest, "alpha": float(widest), "rank_patterns": (), "alpha_patterns": (), "rank_stabilized": False}
+    return dataclasses.replace(method, **fields, initialization="kaiming"), found
+
+
+def _combined(path: str, owns: Sequence[Any], weights: Sequence[float], kind: str, rank: int | None) -> dict[str, Array]:
+    """One module's A, B and scale, which is 1."""
+    leading = owns[0]["scale"].ndim
+    spread = lambda x, like: x.reshape(x.shape + (1,) * (like.ndim - leading))  # noqa: E731
+    factors = [weight * own["scale"] for weight, own in zip(weights, owns, strict=True)]
+    pairs = list(zip(factors, owns, strict=True))
+    scale = jnp.ones_like(owns[0]["scale"])
+    if kind == "cat":
+        a = jnp.concatenate([spread(factor, own["a"]) * own["a"] for factor, own in pairs], axis=-1)
+        return {"a": a, "b": jnp.concatenate([own["b"] for own in owns], axis=leading), "scale": scale}
+    if kind == "linear":
+        if len({own["a"].shape for own in owns}) > 1:
+            raise ValueError(f"kind='linear' needs adapters of one rank: those of {path} differ; take kind='svd' or 'cat'")
+        roots = [jnp.sqrt(jnp.abs(factor)) for factor in factors]
+        a = sum(spread(jnp.sign(f) * root, own["a"]) * own["a"] for (f, own), root in zip(pairs, roots, strict=True))
+        b = sum(spread(root, own["b"]) * own["b"] for own, root in zip(owns, roots, strict=True))
+        return {"a": jnp.asarray(a), "b": jnp.asarray(b), "scale": scale}
+    a, b = owns[0]["a"], owns[0]["b"]
+    inputs, outputs = a.shape[leading:-1], b.shape[leading + 1 :]
+    flat_sizes = (*scale.shape, math.prod(inputs), math.prod(outputs))
+    zero = jnp.zeros(flat_sizes, jnp.float32)
+    total = sum((weight * delta(zero, own) for weight, own in zip(weights, owns, strict=True)), zero)
+    width = min(rank or max(own["b"].shape[leading] for own in owns), *flat_sizes[leading:])
+    u, s, v = jnp.linalg.svd(total, full_matrices=False)
+    b = s[..., :width, None] * v[..., :width, :]
+    shapes = (*scale.shape, *inputs, width), (*scale.shape, width, *outputs)
+    return {"a": u[..., :, :width].reshape(shapes[0]), "b": b.reshape(shapes[1]), "scale": scale}
+
+
+_BY_ROW = {"lora", "adalora", "ia3", "adapter", "vera"}
+"""Names of methods' parameters of which each row of a batch may have its own."""
+
+
+def _refuse_whole(adapters: Sequence[Any], what: str) -> None:
+    whole = [path for tree in adapters for path in paths(tree) if not _BY_ROW & set(path.split("/"))]
+    if whole:
+        raise ValueError(
+            f"{what} must leave the model's own parameters alone: {whole[0]} has learnt; train with method.also=()"
+        )
+
+
+def _filled(leaf: Array, shape: Sequence[int]) -> Array:
+    """With zeros up to a shape."""
+    more = [(0, want - size) for want, size in zip(shape, leaf.shape, strict=True)]
+    return jnp.pad(leaf, more) if any(after for _, after in more) else leaf
+
+
+def _widened(own: dict[str, Array], rank: int) -> dict[str, Array]:
+    """With zeros up to a rank."""
+    leading, shape = own["scale"].ndim, own["b"].shape
+    a = _filled(own["a"], (*own["a"].shape[:-1], rank))
+    return own | {"a": a, "b": _filled(own["b"], (*shape[:leading], rank, *shape[leading + 1 :]))}
+
+
+def _is_own(method: Method, path: str) -> bool:
+    parts = path.split("/")
+    return any(one.leaf in parts for one in kinds(method) if one.leaf is not None)
+
+
+def _place(path: str) -> int:
+    """Of the axis over adapters, or rows."""
+    return 1 if "layers" in path.split("/") else 0
+
+
+def _plain(own: Any) -> Any:
+    """A product that PiSSA began with counts as part of it."""
+    return whole_product(own, own["a"].ndim - own["scale"].ndim - 2)
+
+
+def _modules(tree: Any, leaf: str, at: str = "") -> dict[str, Any]:
+    """A method's parameters by the path of their module."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name == leaf:
+            found[at.removesuffix("/")] = value
+        elif isinstance(value, dict):
+            found |= _modules(value, leaf, f"{at}{name}/")
+    return found

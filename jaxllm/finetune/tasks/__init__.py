@@ -1,0 +1,26 @@
+"""What is a pretrained model fitted to do?
+
+A task is an objective over labelled examples that also says how to read a pretrained model (`headed`), what it predicts and how
+good that is (`make_predict`, `score`). One file a task; `task` says what each of them offers.
+"""
+
+from jaxllm.finetune.tasks.classification import TextClassification
+from jaxllm.finetune.tasks.embedding import SentenceEmbedding
+from jaxllm.finetune.tasks.question import QuestionAnswering
+from jaxllm.finetune.tasks.regression import Regression
+from jaxllm.finetune.tasks.task import Found, Labels, Task
+from jaxllm.finetune.tasks.tokens import TokenClassification
+
+AnyTask = TextClassification | Regression | TokenClassification | QuestionAnswering | SentenceEmbedding
+
+__all__ = [
+    "AnyTask",
+    "Found",
+    "Labels",
+    "QuestionAnswering",
+    "Regression",
+    "SentenceEmbedding",
+    "Task",
+    "TextClassification",
+    "TokenClassification",
+]

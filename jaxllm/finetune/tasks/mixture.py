@@ -1,0 +1,296 @@
+"""Several data sets in one run: which set each position of the stream is from, and which example of it.
+
+Position p is in block p // SLOTS, and each block has the same number of places for a set, in an order of its own. So both
+follow from the seed and p alone, and the places of a set count its own positions without gaps: each of its examples comes
+once before any comes again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from jaxllm.data import TaskData, TaskDataConfig, Tokenizer, open_task_data
+from jaxllm.data.example_rows import ExampleRows
+from jaxllm.data.example_table import ExampleTable
+from jaxllm.data.shuffle import keys_of, permute
+from jaxllm.data.task_data import Records
+from jaxllm.data.whole import write_whole
+from jaxllm.evaluate.metrics import Scores
+from jaxllm.finetune.tasks.classification import TextClassification
+from jaxllm.finetune.tasks.instruction import InstructionTuning
+from jaxllm.finetune.tasks.preference import PreferenceTuning
+from jaxllm.finetune.tasks.regression import Regression
+from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict
+from jaxllm.finetune.tasks.text_rows import TextRows
+from jaxllm.finetune.tasks.text_to_text import TextToText
+from jaxllm.finetune.tasks.tokens import TokenClassification
+from jaxllm.hardware import cache_dir
+from jaxllm.models import ModelConfig
+from jaxllm.training import LossConfig
+from jaxllm.training.loss import Loss
+from jaxllm.training.objectives.objective import AnyData, AnyDataConfig, Field, Reports
+
+Mixable = InstructionTuning | PreferenceTuning | TextToText | TextClassification | Regression | TokenClassification
+SLOTS = 1024
+"""Places of a block: the finest share of a set is 1 / SLOTS."""
+
+
+def mixing_rates(
+    sizes: Sequence[int], weights: Sequence[float], temperature: float, limit: int | None
+) -> Float[np.ndarray, " sets"]:
+    """The share of each set: (weight · min(size, limit)) ** (1 / temperature) over their sum (arXiv:1910.10683, 3.5.2)."""
+    counted = np.array(weights, np.float64) * np.minimum(sizes, np.inf if limit is None else limit)
+    raised = counted ** (1 / temperature)
+    return raised / raised.sum()
+
+
+def places_of(rates: Float[np.ndarray, " sets"]) -> Int64[np.ndarray, " sets"]:
+    """Places of each set in a block: those nearest to its share, and one at least."""
+    places = np.maximum(np.floor(rates * SLOTS).astype(np.int64), 1)
+    short = SLOTS - int(places.sum())
+    if short > 0:
+        places[np.argsort(places - rates * SLOTS, kind="stable")[:short]] += 1
+    while places.sum() > SLOTS:
+        places[np.argmax(places)] -= 1
+    return places
+
+
+def mixed_positions(
+    positions: Int64[np.ndarray, " N"], places: Int64[np.ndarray, " sets"], seed: int
+) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    """The set of each position, and the position in that set's own stream."""
+    blocks, offsets = np.divmod(positions, SLOTS)
+    ends = np.cumsum(places)
+    sets, inside = np.empty_like(blocks), np.empty_like(blocks)
+    for block in np.unique(blocks):  # a batch is in one, or in a few
+        order = permute(np.arange(SLOTS), SLOTS, keys_of(seed, np.full(SLOTS, block, np.int64)))
+        whole = np.searchsorted(ends, order, side="right")
+        before = np.empty(SLOTS, np.int64)
+        for k, count in enumerate(places):
+            before[whole == k] = np.arange(count)
+        here = blocks == block
+        sets[here] = whole[offsets[here]]
+        inside[here] = block * places[sets[here]] + before[offsets[here]]
+    return sets, inside
+
+
+@dataclass(frozen=True)
+class MixedRecords:
+    """The records of several sets, one set behind the other."""
+
+    parts: tuple[Records, ...]
+
+    @property
+    def split(self) -> str:
+        return self.parts[0].split
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(" ".join(part.fingerprint for part in self.parts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for part in self.parts:
+            yield from part
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        part, place = self._find(number)
+        return part[place]
+
+    def describe(self, number: int) -> str:
+        """The set and the place in it."""
+        part, place = self._find(number)
+        return f"{part.folder.parent.name} {part.describe(place)}"
+
+    def _find(self, number: int) -> tuple[Records, int]:
+        for part in self.parts:
+            if number < len(part):
+                return part, number
+            number -= len(part)
+        raise IndexError(f"there are {len(self)} records: got one behind them")
+
+
+@dataclass(frozen=True)
+class MixedRows(TextRows):
+    """Items of several sets by global position, each set with its share."""
+
+    chosen: tuple[tuple[int, ...], ...] = ()
+    """Of each set, where its items begin in the table, and where they end."""
+    places: tuple[int, ...] = ()
+    """Places of each set in a block."""
+
+    @cached_property
+    def _sets(self) -> list[Int64[np.ndarray, " items"]]:
+        """The items of each set that are trained on."""
+        whole = ~self.table.cut if self.drop_cut and self.seed is not None else np.ones(len(self.table), bool)
+        found = [begin + np.flatnonzero(whole[begin:end]) for begin, end in self.chosen]
+        if not all(len(items) for items in found):
+            raise ValueError(f"each set of a mixture must have an example within data.seq_len={self.row_len} tokens")
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{super().fingerprint} {self.chosen} {self.places}".encode()).hexdigest()[:24]
+
+    def _numbers(self, positions: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+        if self.seed is None:
+            return super()._numbers(positions)
+        sets, inside = mixed_positions(positions, np.array(self.places, np.int64), self.seed)
+        numbers = np.empty(len(positions), np.int64)
+        for k, items in enumerate(self._sets):
+            here = sets == k
+            epochs, index = np.divmod(inside[here], len(items))
+            numbers[here] = items[permute(index, len(items), keys_of(self.seed + 1 + k, epochs))]
+        return numbers
+
+
+def joined_table(tables: Sequence[ExampleTable], lengths: Sequence[int]) -> ExampleTable:
+    """The items of several tables as one; kept on disk.
+
+    Args:
+      lengths: records of each set, so that the records of the joined table can be told from each other.
+    """
+    names = [[*sum((table.by_token(text) for text in table.texts), []), *table.by_item] for table in tables]
+    if any(sorted(other) != sorted(names[0]) for other in names):
+        raise ValueError(f"the sets of a mixture must give the same arrays: got {names}")
+    key = hashlib.sha256(" ".join(["mixture", *(table.fingerprint for table in tables), *map(str, lengths)]).encode())
+    folder = cache_dir() / "examples" / key.hexdigest()[:24]
+    if not folder.is_dir():
+        write_whole(folder, lambda work: _join(tables, lengths, names[0], key.hexdigest()[:24], work))
+    return ExampleTable(folder)
+
+
+def _join(tables: Sequence[ExampleTable], lengths: Sequence[int], names: list[str], fingerprint: str, folder: Path) -> None:
+    for name in [*names, "cut"]:
+        np.save(folder / f"{name}.npy", np.concatenate([table.array(name) for table in tables]))
+    for text in tables[0].texts:
+        inside = np.concatenate([table.lengths(text) for table in tables])
+        np.save(folder / f"{text}offsets.npy", np.concatenate([[0], np.cumsum(inside)]).astype(np.int64))
+    begins = np.cumsum([0, *lengths[:-1]])
+    records = [table.records + begin for table, begin in zip(tables, begins, strict=True)]
+    np.save(folder / "record.npy", np.concatenate(records))
+    by_token = [name for name in names if name not in tables[0].by_item]
+    by_token.sort(key=lambda name: name != "tokens")
+    meta = {"by_token": by_token, "by_item": tables[0].by_item, "records": int(sum(lengths)), "fingerprint": fingerprint}
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherSet:
+    """A set beside the recipe's own."""
+
+    data: TaskDataConfig
+    """Its examples; seq_len, too_long and tokenizer are those of the recipe's set."""
+    weight: float = 1.0
+    """Factor on its size."""
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"weight must be positive: got {self.weight}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Learn a task from several sets at once; evaluations are on the recipe's own set, `data`.
+
+    others = (OtherSet(data=TaskDataConfig(dataset="dolly_chat", seq_len=512)),)
+    Mixture(task=InstructionTuning(), others=others, temperature=2.0)
+    """
+
+    task: Mixable
+    """What is learned from each set."""
+    others: tuple[OtherSet, ...]
+    """The sets beside `data`."""
+    weight: float = 1.0
+    """Factor on the size of `data` itself."""
+    temperature: float = 1.0
+    """1 draws from each set in proportion to its size; the higher, the more alike are the shares."""
+    limit: int | None = None
+    """Examples that a set counts as, at most. By default as many as it has."""
+
+    def __post_init__(self) -> None:
+        if not self.others:
+            raise ValueError("objective.others must name a set to mix with: got none; use the task itself as objective")
+        if not self.weight > 0:
+            raise ValueError(f"objective.weight must be positive: got {self.weight}")
+        if not self.temperature > 0:
+            raise ValueError(f"objective.temperature must be positive: got {self.temperature}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"objective.limit must be at least 1: got {self.limit}")
+
+    @property
+    def metrics(self) -> Mapping[str, Best]:
+        return self.task.metrics
+
+    @property
+    def reports(self) -> Reports:
+        return self.task.reports
+
+    def headed(self, model: ModelConfig) -> ModelConfig:
+        return self.task.headed(model)
+
+    def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
+        self.task.check(model, data, loss)
+
+    def labels(self, data: TaskData) -> Labels | None:
+        return self.task.labels(data)
+
+    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
+        return self.task.vocab_size(tokenizer, data)
+
+    def fields(self, data: AnyDataConfig) -> dict[str, Field]:
+        return self.task.fields(data)
+
+    def tokens(self, data: AnyDataConfig) -> int:
+        return self.task.tokens(data)
+
+    def make_loss(self, model: Any, config: LossConfig) -> Loss:
+        return self.task.make_loss(model, config)
+
+    def make_predict(self, model: Any, config: LossConfig) -> Predict:
+        return self.task.make_predict(model, config)
+
+    def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
+        return self.task.score(found, rows, data)
+
+    def show(self, found: Found, rows: ExampleRows, data: TaskData) -> str:
+        return self.task.show(found, rows, data)
+
+    def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
+        assert isinstance(data, TaskData)
+        own = self.task.rows(data, model, split, seed=seed)
+        if seed is None or split != data.config.train_split:
+            return own
+        rows = [own]
+        for other in self.others:
+            opened = self._open(other, data)
+            if self.task.labels(opened) != self.task.labels(data):
+                raise ValueError(f"the sets of a mixture must have the same labels: {other.data.dataset} has others")
+            rows.append(self.task.rows(opened, model, opened.config.train_split, seed=seed))
+        sizes = [each.rows_per_epoch for each in rows]
+        weights = [self.weight, *(other.weight for other in self.others)]
+        places = places_of(mixing_rates(sizes, weights, self.temperature, self.limit))
+        records = [each.records for each in rows]
+        table = joined_table([each.table for each in rows], [len(each) for each in records])
+        ends = np.cumsum([len(each.table) for each in rows]).tolist()
+        chosen = tuple(zip([0, *ends[:-1]], ends, strict=True))
+        whole: Any = MixedRecords(tuple(records))
+        return MixedRows(
+            table, whole, own.row_len, own.packed, seed, own.drop_cut, own.class_weights, chosen, tuple(places.tolist())
+        )
+
+    def _open(self, other: OtherSet, data: TaskData) -> TaskData:
+        own: Tokenizer = data.tokenizer
+        shared = {name: getattr(data.config, name) for name in ("seq_len", "too_long", "packing", "tokenizer")}
+        config = dataclasses.replace(other.data, **shared, data_dir=other.data.data_dir or data.config.data_dir)
+        return open_task_data(config, seed=data.seed, tokenizer=own)

@@ -1,0 +1,86 @@
+"""What the model was before it learned preferences: a method's parameters left out, or numbers computed once and kept."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, UInt32
+
+from jaxllm.data.example_rows import ExampleRows
+from jaxllm.data.example_table import ExampleTable
+from jaxllm.data.whole import write_whole
+from jaxllm.finetune.adapted import kinds, unadapted
+from jaxllm.hardware import cache_dir
+from jaxllm.models import Model, abstract_params, paths
+
+REFERENCE = "reference"
+"""The array of a batch that holds what the reference gives the two answers of each pair, [B, 2]."""
+
+
+def model_without(model: Any) -> Model:
+    """The model without its method, where that is what it was at first: nothing but the method's own parameters learns.
+
+    Raises:
+      ValueError: it is not, so the reference must be computed before training.
+    """
+    plain, method = unadapted(model), getattr(model, "method", None)
+    reason = "no method adds parameters that could be left out"
+    if method is not None:
+        leaves = tuple(f"/{one.leaf}/" for one in kinds(method) if one.leaf is not None)
+        own = [path for path in paths(abstract_params(model)[0]) if any(leaf in f"/{path}" for leaf in leaves)]
+        others = [path for path in paths(abstract_params(plain)[0]) if method.learns(path)]
+        output = [path for path in own if path.startswith("unembed/")]  # worked into the output matrix before the loss sees it
+        if not others and not output:
+            return plain
+        reason = f"{(others or output)[0]} changes"
+    raise ValueError(
+        f"preferences are learned against the model as it was, which cannot be had by leaving a method out: {reason}; give the "
+        "rows the reference's log-probabilities, computed once (PreferenceTuning.referenced), or use objective.kind='orpo'"
+    )
+
+
+def with_reference(rows: ExampleRows, name: str, compute: Callable[[], Float[np.ndarray, "items 2"]]) -> ExampleRows:
+    """The same examples, each with what the reference gives its two answers.
+
+    Args:
+      name: the same exactly when `compute` gives the same; then it is called once, and its numbers are kept on disk.
+    """
+    key = hashlib.sha256(f"{REFERENCE} {rows.table.fingerprint} {name}".encode()).hexdigest()[:24]
+    folder, given = cache_dir() / "examples" / key, rows.table.folder
+    if not folder.is_dir():
+        values = compute().astype(np.float32)
+
+        def write(work: Any) -> None:
+            for path in given.glob("*.npy"):
+                os.link(path, work / path.name)
+            np.save(work / f"{REFERENCE}.npy", values)
+            meta = json.loads((given / "meta.json").read_text("utf-8"))
+            meta["by_item"] = [*meta["by_item"], REFERENCE]
+            meta["fingerprint"] = hashlib.sha256(meta["fingerprint"].encode() + values.tobytes()).hexdigest()[:24]
+            (work / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
+
+        write_whole(folder, write)
+    return dataclasses.replace(rows, table=ExampleTable(folder))
+
+
+def params_fingerprint(params: Any) -> str:
+    """Of the numbers, wherever they are: the same after a restart, and on any mesh."""
+
+    def of(leaf: Array) -> UInt32[Array, ""]:
+        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+        place = sum(
+            jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(2654435761 + 2 * axis)
+            for axis in range(bits.ndim)
+        )
+        return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
+
+    sums = jax.device_get(jax.jit(lambda tree: jax.tree.map(of, tree))(params))
+    named = {jax.tree_util.keystr(path): int(value) for path, value in jax.tree_util.tree_leaves_with_path(sums)}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,152 @@
+"""What every task offers: an objective over labelled examples that says how to read a pretrained model, and how good it is."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxllm.data import TaskData, TaskDataConfig, Tokenizer
+from jaxllm.data.example_rows import ExampleRows
+from jaxllm.data.example_table import Encode, encode_records
+from jaxllm.evaluate.metrics import Scores
+from jaxllm.models import ModelConfig, Transformer, TransformerConfig
+from jaxllm.models.layers import RESIDUAL, dropout
+from jaxllm.training import LossConfig, LossSums
+from jaxllm.training.loss import Batch as DeviceBatch
+from jaxllm.training.loss import with_router_losses
+from jaxllm.training.objectives.objective import AnyDataConfig, Objective
+
+Found = dict[str, np.ndarray]
+"""What a model says of examples: `items`, their numbers, ascending; other arrays have the same first axis."""
+Predict = Callable[[Any, DeviceBatch], tuple[LossSums, dict[str, Array]]]
+"""`predict(params, batch) -> (LossSums, arrays by row)`; `items` of the batch says whose each value is."""
+Best = Literal["lowest", "highest"]
+
+
+@runtime_checkable
+class Task(Objective, Protocol):
+    """An objective that is measured on what it predicts."""
+
+    metrics: ClassVar[Mapping[str, Best]]
+    """What `score` gives, and whether a high or a low value is good; the first is what the task is known by."""
+
+    def headed(self, model: ModelConfig) -> ModelConfig:
+        """The config of a pretrained model with the head that the task needs, its labels still to be told."""
+        ...
+
+    def labels(self, data: Any) -> "Labels | None":
+        """What the model's labels are; None for a task without."""
+        ...
+
+    def make_predict(self, model: Any, config: LossConfig) -> Predict: ...
+
+    def score(self, found: Found, rows: Any, data: Any) -> Scores:
+        """How good the predictions are, on the host."""
+        ...
+
+    def show(self, found: Found, rows: Any, data: Any) -> str:
+        """A few examples with what was found, in words."""
+        ...
+
+
+class Labels(NamedTuple):
+    count: int
+    names: tuple[str, ...] | None = None
+
+
+def task_data(name: str, data: AnyDataConfig) -> TaskDataConfig:
+    """The config again, once it is known to be of labelled examples."""
+    if not isinstance(data, TaskDataConfig):
+        raise ValueError(f"objective {name} reads labelled examples: got {type(data).__name__} as data; use a TaskDataConfig")
+    return data
+
+
+def check_stack(name: str, model: ModelConfig, data: AnyDataConfig, kind: str) -> TransformerConfig:
+    """The config again, once it is known to be of one stack with a head of this kind, as long as the data's texts."""
+    config = task_data(name, data)
+    if not isinstance(model, TransformerConfig) or model.cross_attention:
+        raise ValueError(f"objective {name} needs an encoder or a decoder alone: got {type(model).__name__} as model")
+    if model.head.kind != kind:
+        raise ValueError(
+            f"objective {name} needs model.head.kind={kind!r}: got {model.head.kind!r}; name a pretrained model and leave "
+            "`model` out to have it"
+        )
+    if config.seq_len > model.context_len:
+        raise ValueError(
+            f"data.seq_len must not exceed model.context_len: got {config.seq_len} and {model.context_len}; shorten it"
+        )
+    return model
+
+
+def check_read(name: str, model: TransformerConfig) -> None:
+    """A causal model must not read a text from its first token, which has seen nothing of it."""
+    if model.causal and model.head.read == "first":
+        raise ValueError(f"objective {name} needs model.head.read='last' of a causal model: got 'first'")
+
+
+def check_loss(name: str, loss: LossConfig, *fields: str) -> None:
+    """Refuse what the loss of the task would leave out."""
+    for field in fields:
+        if getattr(loss, field):
+            raise ValueError(f"objective {name} has no loss.{field}: got {getattr(loss, field)}; leave it out")
+
+
+def open_rows(
+    data: TaskData, split: str, encode: Encode, *, packed: bool, seed: int | None, row_len: int | None = None
+) -> ExampleRows:
+    """The examples of a split, encoded.
+
+    Raises:
+      ValueError: a record that cannot be used, or one that is too long where the data's config refuses it.
+    """
+    records = data.records(split)
+    table = encode_records(records, encode)
+    config = data.config
+    if config.too_long == "refuse" and table.cut.any():
+        place = records.describe(int(table.records[int(np.argmax(table.cut))]))
+        raise ValueError(
+            f"examples must have at most data.seq_len={config.seq_len} tokens, since data.too_long='refuse': {place} has more, "
+            f"and {int(table.cut.sum()) - 1} others; raise data.seq_len, or cut them with data.too_long='truncate'"
+        )
+    return ExampleRows(table, records, row_len or config.seq_len, packed, seed, config.too_long == "drop")
+
+
+def fingerprint(encode: Any, tokenizer: Tokenizer) -> str:
+    """Of a dataclass whose `repr` says all that decides the result but the tokenizer."""
+    return hashlib.sha256(f"{encode!r} {tokenizer.fingerprint}".encode()).hexdigest()
+
+
+def run_stack(
+    model: Transformer, params: Any, batch: DeviceBatch, dropout_key: Array | None
+) -> tuple[Array, Callable[[LossSums], LossSums]]:
+    """The last hidden states [B, T, D] with values dropped, and what adds the losses of routers."""
+    types = {"token_types": batch["token_types"]} if "token_types" in batch else {}
+    output: Any = model.apply(
+        {"params": params},
+        batch["tokens"],
+        positions=batch["positions"],
+        segment_ids=batch["segment_ids"],
+        **types,
+        dropout_key=dropout_key,
+        unembed=False,
+    )
+    key = None if dropout_key is None else jax.random.fold_in(dropout_key, model.config.num_layers + 1)
+    hidden = dropout(output.hidden, model.config.dropout, key, 0, RESIDUAL)
+    return hidden, lambda sums: with_router_losses(sums, model.config, output, batch["segment_ids"])
+
+
+def record_of(rows: ExampleRows, item: int) -> dict[str, Any]:
+    """The record that an item is from."""
+    return rows.records[int(rows.table.records[item])]
+
+
+def tell_cut(rows: ExampleRows) -> str | None:
+    """How many examples were too long, in words; None where none was."""
+    count = int(rows.table.cut.sum())
+    if not count:
+        return None
+    done = "left out" if rows.drop_cut and rows.seed is not None else "cut"
+    return f"{rows.records.split}: {count:,} of {len(rows.table):,} examples are longer than {rows.row_len} tokens and {done}"

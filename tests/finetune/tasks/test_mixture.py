@@ -1,0 +1,127 @@
+"""Mixtures: each set's share, every example once before any comes again, and a stream that follows from seed and position."""
+
+import dataclasses
+import json
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from jaxllm.data import TaskDataConfig
+from jaxllm.data.rows import Share
+from jaxllm.data.tfds_builder import write_set
+from jaxllm.finetune.tasks.instruction import InstructionTuning
+from jaxllm.finetune.tasks.mixture import SLOTS, Mixture, OtherSet, mixed_positions, mixing_rates, places_of
+from jaxllm.finetune.tasks.task import Task
+from jaxllm.finetune.tasks.text_to_text import TextToText
+from jaxllm.training import LossConfig
+from tests.finetune.tasks.chats import decoder, opened, turn, write_sets
+
+MODEL = decoder()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixture")
+    write_sets(folder)
+    short = [(f"s:{i}", json.dumps([turn("user", "fish"), turn("assistant", f"bread {i}")]), "") for i in range(5)]
+    write_set("short", {"train": short, "validation": short}, folder, description="",
+              features={"id": None, "messages": None, "tools": None})  # fmt: skip
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(folder, monkeypatch):
+    monkeypatch.setenv("JAXLLM_CACHE", str(folder / "cache"))
+
+
+def test_shares_are_those_of_t5():
+    sizes = [100, 10_000, 400]
+    np.testing.assert_allclose(mixing_rates(sizes, [1, 1, 1], 1.0, None), np.array(sizes) / 10_500)
+    np.testing.assert_allclose(mixing_rates(sizes, [1, 1, 1], 1.0, 500), np.array([100, 500, 400]) / 1000)
+    np.testing.assert_allclose(mixing_rates(sizes, [1, 1, 1], 2.0, None), np.array([10, 100, 20]) / 130)
+    np.testing.assert_allclose(mixing_rates(sizes, [4, 1, 1], 2.0, None), np.array([20, 100, 20]) / 140)
+    assert places_of(np.array([0.5, 0.25, 0.25])).tolist() == [512, 256, 256]
+    rare = places_of(np.array([1e-6, 0.3, 0.7 - 1e-6]))
+    assert rare.sum() == SLOTS and rare[0] == 1 and abs(rare[1] / SLOTS - 0.3) < 2 / SLOTS
+
+
+def test_every_set_has_its_share_and_all_of_its_positions():
+    places = np.array([700, 200, 124])
+    everything = np.arange(5 * SLOTS + 100)
+    sets, inside = mixed_positions(everything, places, seed=3)
+    for k in range(3):
+        assert inside[sets == k].tolist() == list(range((sets == k).sum()))  # in order, without gaps
+    assert np.bincount(sets[: 5 * SLOTS]).tolist() == (5 * places).tolist()
+    window = np.bincount(sets[1000:1400], minlength=3) / 400
+    np.testing.assert_allclose(window, places / SLOTS, atol=0.08)  # mixed within a block, too
+    some = np.array([SLOTS, 7, 3 * SLOTS + 5, 6])
+    assert np.array_equal(mixed_positions(some, places, 3)[0], sets[some])
+    assert np.array_equal(mixed_positions(some, places, 3)[1], inside[some])
+    assert not np.array_equal(mixed_positions(everything, places, 4)[0], sets)
+
+
+def mixed(folder, **changes):
+    other = OtherSet(data=TaskDataConfig(dataset="short", seq_len=8))
+    return Mixture(**({"task": InstructionTuning(), "others": (other,)} | changes))
+
+
+def test_rows_of_two_sets(folder):
+    data, mixture = opened(folder, "chats"), mixed(folder)
+    assert isinstance(mixture, Task) and mixture.metrics == InstructionTuning.metrics
+    mixture.check(MODEL, data.config, LossConfig())
+    rows = mixture.rows(data, MODEL, "train", seed=5)
+    assert rows.rows_per_epoch == 29
+    ids = [rows.describe(position)[0].split()[-1] for position in range(2000)]
+    own, others = ([name for name in ids if name.startswith(start)] for start in ("c:", "s:"))
+    for names, size in ((own, 24), (others, 5)):
+        for epoch in range(len(names) // size):
+            assert len(set(names[epoch * size : (epoch + 1) * size])) == size  # each once before any comes again
+    assert abs(len(others) / 2000 - 5 / 29) < 0.02
+    assert len(set(map(tuple, np.reshape(own[: 24 * 20], (20, 24)).tolist()))) == 20  # in a new order each time
+    batch = rows.batch(np.arange(40, 56), Share())
+    assert set(batch) == set(mixture.fields(data.config)) and batch["tokens"].shape[1] == 160
+    again = pickle.loads(pickle.dumps(rows))
+    assert again.fingerprint == rows.fingerprint and np.array_equal(
+        again.batch(np.arange(40, 56), Share())["tokens"], batch["tokens"]
+    )
+    text = data.tokenizer.decode(batch["tokens"][batch["segment_ids"] > 0].tolist())
+    assert "bread" in text
+
+
+def test_weight_and_temperature_change_the_shares(folder):
+    data = opened(folder, "chats")
+    counts = {}
+    for name, changes in {
+        "plain": {},
+        "alike": {"temperature": 100.0},
+        "limit": {"limit": 5},
+        "weight": {"weight": 5 / 24},
+    }.items():
+        rows = mixed(folder, **changes).rows(data, MODEL, "train", seed=5)
+        found = Counter(rows.describe(position)[0].split()[-1][0] for position in range(0, 3 * SLOTS, 3))
+        counts[name] = found["s"] / SLOTS
+    assert counts["plain"] == pytest.approx(5 / 29, abs=0.04)
+    for name in ("alike", "limit", "weight"):
+        assert counts[name] == pytest.approx(0.5, abs=0.05)
+
+
+def test_evaluations_are_on_the_own_set(folder):
+    data = opened(folder, "chats")
+    own, found = (task.rows(data, MODEL, "validation", seed=None) for task in (InstructionTuning(), mixed(folder)))
+    assert found.fingerprint == own.fingerprint
+
+
+def test_refusals(folder):
+    data = opened(folder, "chats")
+    with pytest.raises(ValueError, match="objective.others must name a set to mix with: got none"):
+        Mixture(task=InstructionTuning(), others=())
+    with pytest.raises(ValueError, match="objective.temperature must be positive: got 0"):
+        mixed(folder, temperature=0.0)
+    with pytest.raises(ValueError, match="weight must be positive: got -1"):
+        OtherSet(data=TaskDataConfig(dataset="short", seq_len=8), weight=-1.0)
+    texts = (OtherSet(data=TaskDataConfig(dataset="texts", seq_len=8)),)
+    with pytest.raises(ValueError, match="has no feature 'messages'"):
+        mixed(folder, others=texts).rows(data, MODEL, "train", seed=0)
+    assert dataclasses.is_dataclass(Mixture(task=TextToText(), others=texts))

@@ -1,0 +1,139 @@
+"""What every method must keep, whatever it is: a fresh one changes nothing, merged equals applied, what does not learn stays
+as it is, and every mesh, loop and cache gives the same. A new method is a row."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, Freeze, Full, LoRA, VeRA, adapt
+from jaxllm.models import init_cache, make_model, path_of, paths
+from jaxllm.sharding import MeshConfig
+from tests.finetune.programs import FAMILIES, T, compiled, forward, fresh, inputs_of, moved, train
+from tests.models.programs import parameters
+
+EVERY = ("all-linear",)
+METHODS = {
+    "full": Full(),
+    "freeze": Freeze(patterns=("layers/*",)),
+    "bitfit": BitFit(),
+    "lora": LoRA(rank=3, targets=EVERY, lora_plus_ratio=4.0),
+    "lora by layer": LoRA(
+        rank=3, targets=("attention/*", "layers/1/ffw/up"), rank_patterns=(("layers/1/*", 2), ("query", 4)), exclude=("key",),
+        alpha_patterns=(("layers/0/*", 3.0),), rank_stabilized=True, initialization="gaussian",
+    ),
+    "dora": LoRA(rank=3, targets=EVERY, dora=True, layers=(1,)),
+    "pissa": LoRA(rank=3, targets=EVERY, initialization="pissa"),
+    "embeddings": LoRA(rank=3, targets=("embed", "unembed", "query"), also=("final_norm/*",)),
+    "lora bias": LoRA(rank=3, lora_bias=True, bias="all"),
+    "adalora": AdaLoRA(init_rank=4, target_rank=2, tinit=0, tfinal=1),
+    "ia3": IA3(),
+    "houlsby": Bottleneck(kind="houlsby", bottleneck_dim=3, activation="gelu"),
+    "pfeiffer": Bottleneck(kind="pfeiffer", bottleneck_dim=3),
+    "parallel": Bottleneck(kind="parallel", bottleneck_dim=3, scaling=4.0),
+    "vera": VeRA(rank=5, targets=EVERY),
+}  # fmt: skip
+NOT_MERGED = ("houlsby", "pfeiffer", "parallel")
+QUICK = (
+    "gpt-lora by layer", "gpt-lora bias", "gpt-dora", "gpt-bitfit", "bert-houlsby", "bert-lora", "t5-adalora", "t5-ia3",
+    "vit-vera", "llama-lora", "llama-pissa", "llama-embeddings", "llama-adalora", "llama-parallel",
+)  # fmt: skip
+"""What is tried on which model in each run of the tests; all on all with -m slow, some 10 minutes on two cores."""
+IMPOSSIBLE = (
+    "llama-lora bias",
+    "t5-lora bias",
+    "t5-bitfit",
+    "llama-bitfit",
+    "t5-embeddings",
+    "vit-embeddings",
+    "t5-lora by layer",
+)
+PAIRS = [f"{family}-{name}" for family in FAMILIES for name in METHODS if METHODS[name].leaf or name == "bitfit"]
+OTHERWISE = {
+    "full": "", "freeze": "", "lora by layer": "auto", "lora": "explicit", "dora": "stages", "pissa": "pieces",
+    "embeddings": "explicit", "adalora": "explicit", "ia3": "auto", "houlsby": "stages", "vera": "pieces",
+}  # fmt: skip
+"""Methods that are trained, and in which other way in each run of the tests; in all with -m slow."""
+LLAMA = FAMILIES["llama"]
+
+
+def some(names, quick):
+    """All names; those that are not quick are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("pair", some([pair for pair in PAIRS if pair not in IMPOSSIBLE], QUICK))
+def test_fresh_changes_nothing_and_merged_equals_applied(pair):
+    family, _, name = pair.partition("-")
+    method, config = METHODS[name], FAMILIES[family]
+    inputs, base = inputs_of(config), parameters(config)
+    want = np.asarray(forward(None, config)(base, inputs))
+    begun = fresh(method, config)
+    np.testing.assert_allclose(forward(method, config)(begun, inputs), want, atol=2e-5)
+    changed = moved(method, begun)
+    applied = np.asarray(forward(method, config)(changed, inputs))
+    assert np.abs(applied - want).max() > 1e-3
+    if name in NOT_MERGED:
+        assert method.merge(changed) is None
+        return
+    merged = compiled(method.merge)(changed)
+    assert jax.tree.structure(merged) == jax.tree.structure(base)
+    if "embed" in getattr(method, "targets", ()) and config.tie_embeddings:
+        return
+    np.testing.assert_allclose(forward(None, config)(merged, inputs), applied, atol=2e-5 * np.abs(applied).max())
+
+
+@functools.cache
+def trained(name: str):
+    return train(METHODS[name], LLAMA)
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_training_moves_only_what_learns(name):
+    method = METHODS[name]
+    losses, before, after = trained(name)
+    assert np.isfinite(losses).all()
+    frozen = zip(jax.tree.leaves(before.frozen), jax.tree.leaves(after.frozen), strict=True)
+    assert all(np.array_equal(old, new) for old, new in frozen)
+    for (keys, old), new in zip(jax.tree_util.tree_leaves_with_path(before.params), jax.tree.leaves(after.params), strict=True):
+        assert not np.array_equal(old, new), path_of(keys)
+        assert method.learns(path_of(keys))
+    sizes = {leaf.shape for leaf in jax.tree.leaves(after.params)} | {()}
+    assert {leaf.shape for leaf in jax.tree.leaves(after.opt_state)} <= sizes
+    names = {path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(after.opt_state)}
+    missing = [path for path in paths(before.frozen) if any(found.endswith(path) for found in names)]
+    assert not missing
+
+
+WAYS = {
+    "explicit": dict(sizes=MeshConfig(data=2, fsdp=2, tensor=2, explicit=True)),
+    "auto": dict(sizes=MeshConfig(data=1, fsdp=4, tensor=2)),
+    "stages": dict(sizes=MeshConfig(data=2, stage=2, fsdp=2)),
+    "pieces": dict(config=dataclasses.replace(LLAMA, layer_loop="unroll", remat="block"), accumulate=2),
+}
+"""Meshes; and layers one by one, computed again for the gradient, of half the batch at a time."""
+WAYS_OF_ALL = [f"{name}-{way}" for name in OTHERWISE for way in WAYS]
+
+
+@pytest.mark.parametrize("case", some(WAYS_OF_ALL, [f"{name}-{way}" for name, way in OTHERWISE.items()]))
+def test_any_way_to_compute_it_gives_the_same_losses(case):
+    name, _, way = case.rpartition("-")
+    losses = train(METHODS[name], **{"config": LLAMA, **WAYS[way]})[0]
+    np.testing.assert_allclose(losses, trained(name)[0], atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", some(OTHERWISE, ("dora", "embeddings", "adalora")))
+def test_decoding_with_the_cache_equals_the_full_forward(name):
+    method = METHODS[name]
+    params, inputs = moved(method, fresh(method, LLAMA)), inputs_of(LLAMA)
+    model = adapt(make_model(LLAMA), method)
+    call = compiled(lambda params, tokens, cache: model.apply({"params": params}, tokens, cache=cache)._replace(captured={}))
+    cache, pieces = init_cache(LLAMA, 4, T), []
+    for start in range(0, T, T // 2):
+        out = call(params, inputs["tokens"][:, start : start + T // 2], cache)
+        cache = out.cache
+        pieces.append(out.logits)
+    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), forward(method, LLAMA)(params, inputs), atol=2e-5)

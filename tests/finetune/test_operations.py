@@ -1,0 +1,149 @@
+"""Adapters merged and taken out, exchanged, combined, and one for each row of a batch."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, LoRA, VeRA, adapt
+from jaxllm.finetune.operations import (
+    blank_adapter,
+    combine,
+    merge,
+    stack_adapters,
+    take_adapter,
+    take_base,
+    unmerge,
+    with_rows,
+)
+from jaxllm.models import make_model, overlay
+from tests.finetune.programs import FAMILIES, compiled, forward, fresh, inputs_of, moved
+from tests.models.programs import parameters
+
+LLAMA, GPT = FAMILIES["llama"], FAMILIES["gpt"]
+EVERY = ("all-linear",)
+LORA = LoRA(rank=3, targets=EVERY, also=())
+
+
+def adapters_of(method, config, count):
+    return [take_adapter(method, moved(method, fresh(method, config), seed)) for seed in range(count)]
+
+
+def equal(one, other):
+    return jax.tree.structure(one) == jax.tree.structure(other) and all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
+
+
+@pytest.mark.parametrize("method", [LORA, BitFit(), IA3()], ids=lambda method: type(method).__name__)
+def test_unmerged_is_the_base_bit_by_bit(method):
+    base, model = parameters(GPT), adapt(make_model(GPT), method)
+    params = moved(method, fresh(method, GPT))
+    merged = merge(model, params)
+    assert type(merged.model) is type(make_model(GPT))
+    if method.leaf is not None:
+        assert equal(unmerge(merged), base) and not equal(merged.params, base)
+        assert equal(take_base(method, params), base)
+    assert equal(overlay(base, take_adapter(method, params)), params)
+
+
+def test_an_adapted_embedding_leaves_a_tied_output_matrix_as_it_is():
+    """Merged, the output matrix has numbers of its own."""
+    method, inputs = LoRA(rank=3, targets=("embed",)), inputs_of(GPT)
+    params = moved(method, fresh(method, GPT))
+    merged = merge(adapt(make_model(GPT), method), params)
+    assert not merged.model.config.tie_embeddings
+    want = forward(method, GPT)(params, inputs)
+    np.testing.assert_allclose(forward(None, merged.model.config)(merged.params, inputs), want, atol=1e-4)
+
+
+def test_a_method_that_cannot_be_merged_says_so():
+    method = Bottleneck(bottleneck_dim=2)
+    with pytest.raises(ValueError, match="Bottleneck cannot be merged"):
+        merge(adapt(make_model(GPT), method), fresh(method, GPT))
+
+
+def test_adapters_are_exchanged_and_switched_off_in_one_program():
+    base, inputs, traced = parameters(LLAMA), inputs_of(LLAMA), []
+    model = adapt(make_model(LLAMA), LORA)
+
+    def logits(params, inputs):
+        traced.append(None)
+        return model.apply({"params": params}, **inputs).logits
+
+    call, found = compiled(logits), []
+    for adapter in (*adapters_of(LORA, LLAMA, 2), blank_adapter(model, base)):
+        found.append(call(overlay(base, adapter), inputs))
+    assert len(traced) == 1
+    np.testing.assert_allclose(found[2], forward(None, LLAMA)(base, inputs), atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-3 and np.abs(found[0] - found[2]).max() > 1e-3
+
+
+ROWS = {
+    "lora": LORA,
+    "dora": dataclasses.replace(LORA, dora=True),
+    "pissa": dataclasses.replace(LORA, initialization="pissa"),
+    "embeddings": LoRA(rank=2, targets=("embed", "query"), also=()),
+    "adalora": AdaLoRA(init_rank=3, target_rank=2, also=()),
+    "ia3": IA3(also=()),
+    "houlsby": Bottleneck(kind="houlsby", bottleneck_dim=3, also=()),
+    "vera": VeRA(rank=5, targets=EVERY, also=()),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_row_with_its_own_adapter_equals_each_alone(name):
+    method, base, inputs = ROWS[name], parameters(LLAMA), inputs_of(LLAMA)
+    model = adapt(make_model(LLAMA), method)
+    adapters = [*adapters_of(method, LLAMA, 2), blank_adapter(model, base)]
+    stacked, rows = stack_adapters(adapters), np.asarray([1, 0, 2, 1], np.int32)
+    found = compiled(
+        lambda base, stacked, rows, inputs: model.apply({"params": with_rows(base, stacked, rows)}, **inputs).logits
+    )(base, stacked, rows, inputs)
+    alone = [forward(method, LLAMA)(overlay(base, adapter), inputs) for adapter in adapters]
+    for row, number in enumerate(rows):
+        np.testing.assert_allclose(found[row], alone[number][row], atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def test_adapters_of_other_ranks_share_a_batch_and_others_are_refused():
+    small, large = LORA, dataclasses.replace(LORA, rank=4)
+    stacked = stack_adapters([adapters_of(small, LLAMA, 1)[0], adapters_of(large, LLAMA, 1)[0]])
+    assert stacked["layers"]["ffw"]["up"]["lora"]["a"].shape == (2, 2, 16, 4)
+    with pytest.raises(ValueError, match="must change the same modules: layers/"):
+        stack_adapters([adapters_of(method, LLAMA, 1)[0] for method in (LORA, LoRA(rank=3, also=()))])
+    whole = LoRA(rank=3, also=("final_norm/*",))
+    with pytest.raises(ValueError, match="final_norm/scale has learnt"):
+        stack_adapters(adapters_of(whole, LLAMA, 2))
+
+
+@pytest.mark.parametrize("kind", ["cat", "svd", "linear"])
+def test_combined_adapters(kind):
+    """cat, and svd of enough ranks, give the weighted sum of what is added to each kernel."""
+    base, weights = parameters(LLAMA), [0.7, -0.4]
+    adapters = adapters_of(LORA, LLAMA, 2)
+    method, found = combine(LORA, adapters, weights, kind, rank=6)
+    kernels = [LORA.merge(overlay(base, adapter)) for adapter in adapters]
+    got = method.merge(overlay(base, found))
+    for name in ("query", "output"):
+        kernel = lambda tree, name=name: np.asarray(tree["layers"]["attention"][name]["kernel"])  # noqa: E731
+        want = kernel(base) + sum(w * (kernel(tree) - kernel(base)) for w, tree in zip(weights, kernels, strict=True))
+        if kind == "linear":
+            own = [adapter["layers"]["attention"][name]["lora"] for adapter in adapters]
+            sign = [np.sign(w) * np.sqrt(abs(w) * 16 / 3) for w in weights]
+            a = sum(s * np.asarray(o["a"]) for s, o in zip(sign, own, strict=True))
+            b = sum(abs(s) * np.asarray(o["b"]) for s, o in zip(sign, own, strict=True))
+            want = kernel(base) + (a.reshape(2, -1, 3) @ b.reshape(2, 3, -1)).reshape(kernel(base).shape)
+        np.testing.assert_allclose(kernel(got), want, atol=1e-5)
+    assert method.rank == {"cat": 6, "svd": 6, "linear": 3}[kind] and method.alpha == method.rank
+
+
+def test_bad_combinations_are_refused():
+    adapters = adapters_of(LORA, LLAMA, 1) + adapters_of(dataclasses.replace(LORA, rank=2), LLAMA, 1)
+    with pytest.raises(ValueError, match="needs adapters of one rank: those of layers/"):
+        combine(LORA, adapters, [1.0, 1.0], "linear")
+    with pytest.raises(ValueError, match="one weight an adapter: got 1 for 2"):
+        combine(LORA, adapters, [1.0])
+    with pytest.raises(ValueError, match="without dora"):
+        combine(dataclasses.replace(LORA, dora=True), adapters, [1.0, 1.0])

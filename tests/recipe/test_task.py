@@ -1,0 +1,113 @@
+"""A model fitted to a task: from a recipe to its metrics at the best checkpoint; resumed, loaded, and evaluated by command."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxllm
+from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.cli import run
+from jaxllm.data import TaskDataConfig, TokenizerConfig
+from jaxllm.data.tfds_builder import Label, write_set
+from jaxllm.finetune import LoRA
+from jaxllm.finetune.tasks import TextClassification
+from jaxllm.models import HeadConfig, TransformerConfig
+from jaxllm.recipe.recipe import FromPretrained
+from jaxllm.sharding import MeshConfig
+from jaxllm.training import EvaluateConfig, OptimizerConfig, read_metrics
+from tests.finetune.tasks.conftest import sentence
+from tests.recipe import tiny
+
+TASK = TextClassification(read="mean", pooler=False)
+MODEL = TransformerConfig(
+    num_layers=1, num_heads=2, embed_dim=16, context_len=64, causal=False, init_std=0.1, head=HeadConfig(kind="none")
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Twelve steps, and the recipe."""
+    folder = tmp_path_factory.mktemp("task")
+    rows = [(f"t:{i}", text, ("bad", "good")[label]) for i in range(160) for text, label in [sentence(i)]]
+    splits = {"train": rows[:100], "validation": rows[100:130], "test": rows[130:]}
+    write_set("reviews", splits, folder, description="", features={"id": None, "text": None, "label": Label(("bad", "good"))})
+    recipe = tiny.config(
+        run_dir=str(folder / "run"),
+        model=TASK.headed(MODEL),
+        objective=TASK,
+        data=TaskDataConfig(
+            dataset="reviews", data_dir=str(folder), seq_len=32, tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=300)
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-2, weight_decay=0.0, b2=0.99, clip_norm=None),
+        evaluate=EvaluateConfig(every=3, batch_size=16, metric="macro_f1"),
+        checkpoint=CheckpointConfig(every=4, keep_last=4),
+    )
+    jaxllm.fit(recipe)
+    return recipe
+
+
+def test_results_are_those_of_the_best_checkpoint(trained, capsys):
+    results = json.loads((Path(trained.run_dir) / "results.json").read_text())
+    records = [line for line in read_metrics(trained.run_dir) if line["split"] == "validation"]
+    best = max(records, key=lambda line: (line["macro_f1"], line["step"]))
+    assert results["validation"]["step"] == results["test"]["step"] == best["step"]
+    found = results["validation"]["metrics"]
+    assert found["macro_f1"]["value"] == best["macro_f1"] > 0.5 and found["accuracy"]["value"] == best["accuracy"]
+    assert found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"]
+    assert results["validation"]["examples"] == 30 and results["examples"] == 96
+    assert len(results["sample"].splitlines()) == 5 and results["sample"].startswith("[")
+    saved = json.loads((Path(trained.run_dir) / "recipe.json").read_text())
+    assert saved["model"]["head"]["label_names"] == ["bad", "good"] and saved["checkpoint"]["best_metric"] == "macro_f1"
+    assert run(["evaluate", trained.run_dir, "--split", "test", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == results["test"]["metrics"]
+    assert run(["evaluate", trained.run_dir]) == 0
+    assert f"accuracy {found['accuracy']['value']:.4f} (" in capsys.readouterr().out
+
+
+def test_accumulated_and_resumed_on_a_mesh(trained, tmp_path):
+    """The same losses in parts, on four devices, and with a break."""
+    wanted = [line["loss"] for line in read_metrics(trained.run_dir) if line["split"] == "train"]
+    other = dataclasses.replace(
+        trained, run_dir=str(tmp_path / "run"), accumulate=2, mesh=MeshConfig(data=2, tensor=2), steps=7
+    )
+    optimizer = dataclasses.replace(other.optimizer, schedule=dataclasses.replace(other.optimizer.schedule, decay_steps=12))
+    jaxllm.fit(dataclasses.replace(other, optimizer=optimizer))
+    jaxllm.fit(dataclasses.replace(other, optimizer=optimizer, steps=12))
+    found = [line["loss"] for line in read_metrics(tmp_path / "run") if line["split"] == "train"]
+    np.testing.assert_allclose(found, wanted, rtol=2e-4)
+
+
+def test_fine_tuned_further(trained, tmp_path):
+    """A run is a pretrained model, too; its head is taken where the labels are as many, and new where they are not."""
+    recipe = dataclasses.replace(
+        trained,
+        run_dir=str(tmp_path / "lora"),
+        pretrained=trained.run_dir,
+        model=FromPretrained(),
+        method=LoRA(rank=2),
+        steps=3,
+    )
+    jaxllm.fit(recipe)
+    m, base = jaxllm.load(tmp_path / "lora"), jaxllm.load(trained.run_dir)
+    own = m.params["layers"]["attention"]["key"]["kernel"], base.params["layers"]["attention"]["key"]["kernel"]
+    assert all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, own), strict=True))
+    first = [read_metrics(run_dir)[0]["loss"] for run_dir in (tmp_path / "lora", trained.run_dir)]
+    assert first[0] < first[1] - 0.02  # of the same batch: it goes on from what the base has learnt
+
+
+def test_unknown_metric(trained, tmp_path):
+    recipe = dataclasses.replace(trained, run_dir=str(tmp_path / "run"), evaluate=EvaluateConfig(metric="bleu"))
+    with pytest.raises(
+        ValueError, match="evaluate.metric must be one of loss, accuracy, macro_f1, matthews, micro_f1: got 'bleu'"
+    ):
+        jaxllm.fit(recipe)
+
+
+def test_labels_must_be_those_of_the_data(trained, tmp_path):
+    model = dataclasses.replace(trained.model, head=dataclasses.replace(trained.model.head, num_labels=3))
+    with pytest.raises(ValueError, match="model.head.num_labels must be the number of .* labels: got 3, the data has 2"):
+        jaxllm.fit(dataclasses.replace(trained, run_dir=str(tmp_path / "run"), model=model))
