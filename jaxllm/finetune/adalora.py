@@ -23,6 +23,7 @@ from jaxllm.finetune.lora import prepared
 from jaxllm.finetune.low_rank import added, delta, dropped, low_rank
 from jaxllm.finetune.method import Defaults, listed
 from jaxllm.finetune.targets import Target, begun, find_targets, transform
+from jaxllm.models import ModelConfig
 from jaxllm.sharding import einsum
 
 
@@ -76,7 +77,7 @@ class AdaLoRA(Defaults):
         module, _, name = path.rpartition("/")
         return name in ("a", "e", "b") if module.endswith("/adalora") else listed(path, self.also)
 
-    def init(self, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         targets = find_targets(params, axes, self.targets, exclude=self.exclude, partly=False)
         outside = [target.path for target in targets if target.is_embedding]
         if outside:

@@ -126,8 +126,7 @@ def begin_params(model: Model, key: Array, given: Any = None) -> Any:
 
 def begin(method: Method, config: ModelConfig, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
     """A method's own parameters for those of a model, and their logical axes."""
-    init = partial(method.init, model=config) if isinstance(method, Soft) else method.init  # type: ignore[call-arg]
-    return init(jax.random.fold_in(key, 1), params, axes)
+    return method.init(jax.random.fold_in(key, 1), params, axes, config)
 
 
 def unadapted(model: Model) -> Model:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from jaxllm.finetune.method import Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, letters_of, targets_of
+from jaxllm.models import ModelConfig
 from jaxllm.models.layers import ACTIVATIONS, RESIDUAL
 from jaxllm.models.options import Activation
 from jaxllm.sharding import einsum, shard
@@ -52,7 +53,7 @@ class Bottleneck(Defaults):
     def learns(self, path: str) -> bool:
         return "/adapter/" in path or listed(path, self.also)
 
-    def init(self, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         places = (
             ("attention", "cross_attention", "ffw", "shared_expert") if self.kind == "houlsby" else ("ffw", "shared_expert")
         )

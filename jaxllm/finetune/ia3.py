@@ -12,6 +12,7 @@ from jax import Array
 from jaxllm.finetune.low_rank import kernel_axes
 from jaxllm.finetune.method import Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, matches, transform
+from jaxllm.models import ModelConfig
 from jaxllm.models.layers import Project
 from jaxllm.sharding import shard
 
@@ -38,7 +39,7 @@ class IA3(Defaults):
     def learns(self, path: str) -> bool:
         return "/ia3/" in path or listed(path, self.also)
 
-    def init(self, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         found = []
         for patterns, field in ((self.targets, "method.targets"), (self.feedforward, "method.feedforward")):
             if patterns:

@@ -103,7 +103,7 @@ class LoRA(Defaults):
         own = {"none": False, "all": True, "lora_only": _means(self.targets, module) and not _means(self.exclude, module)}
         return (name == "bias" and own[self.bias]) or listed(path, self.also)
 
-    def init(self, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         targets = find_targets(params, axes, self.targets, exclude=self.exclude, layers=self.layers)
         return begun(targets, "lora", self.init_target, key)
 

@@ -45,7 +45,7 @@ class Method(Protocol):
         """Whether the parameter at this path learns."""
         ...
 
-    def init(self, key: Array, params: Params, axes: Params) -> tuple[Params, Params]:
+    def init(self, key: Array, params: Params, axes: Params, model: ModelConfig) -> tuple[Params, Params]:
         """The method's own parameters for a model's, and their logical axes: nested dicts that `overlay` puts into the model's.
 
         Args:
@@ -89,7 +89,7 @@ class Defaults:
     def check(self, model: ModelConfig) -> None:
         pass
 
-    def init(self, key: Array, params: Params, axes: Params) -> tuple[Params, Params]:
+    def init(self, key: Array, params: Params, axes: Params, model: ModelConfig) -> tuple[Params, Params]:
         return {}, {}
 
     def run(self, module: nn.Module, own: Params, call: Callable, inputs: tuple, key: Array | None) -> Any:

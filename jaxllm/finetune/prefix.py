@@ -42,7 +42,7 @@ class PrefixTuning(Soft):
     def slots(self, model: ModelConfig) -> int:
         return self.tokens
 
-    def init(self, key: Array, params: Any, axes: Any, *, model: ModelConfig) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         config, own = self.stack(model), self.inner(model, params)
         begin = self._network if self.projection else self._plain
         values, names = named(*begin(config, own, key))

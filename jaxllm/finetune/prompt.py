@@ -152,7 +152,7 @@ class PromptTuning(Prompt):
         ids = tokenizer.encode(self.text) if with_special is None else with_special(self.text).ids
         return dataclasses.replace(self, text_ids=tuple(int(i) for i in ids))
 
-    def init(self, key: Array, params: Any, axes: Any, *, model: ModelConfig) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         config, own = self.stack(model), self.inner(model, params)
         if self.initialization == "random":
             table = jax.random.normal(key, (self.tokens, config.embed_dim), jnp.float32)

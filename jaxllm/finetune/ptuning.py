@@ -39,7 +39,7 @@ class PTuning(Prompt):
         if self.layers < 1:
             raise ValueError(f"method.layers must be at least 1: got {self.layers}")
 
-    def init(self, key: Array, params: Any, axes: Any, *, model: ModelConfig) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         dim = self.stack(model).embed_dim
         hidden, draw = self.hidden or dim, iter(jax.random.split(key, 3 + 6 * (self.layers + 1)))
         values: dict[str, Any] = {"embedding": jax.random.normal(next(draw), (self.tokens, dim))}

@@ -20,6 +20,7 @@ from jax import Array
 from jaxllm.finetune.low_rank import dropped, flat, kernel_axes, narrow, widen
 from jaxllm.finetune.method import Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, transform
+from jaxllm.models import ModelConfig
 from jaxllm.models.layers import Project
 
 
@@ -52,7 +53,7 @@ class VeRA(Defaults):
         module, _, name = path.rpartition("/")
         return name in ("lambda_d", "lambda_b") if module.endswith("/vera") else listed(path, self.also)
 
-    def init(self, key: Array, params: Any, axes: Any) -> tuple[Any, Any]:
+    def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         targets = find_targets(params, axes, self.targets, exclude=self.exclude, layers=self.layers)
         outside = [target.path for target in targets if target.is_embedding or target.path.endswith("unembed")]
         if outside:

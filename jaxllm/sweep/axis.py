@@ -17,8 +17,8 @@ MARGIN = 0.06
 class Axis:
     """Numbers from `low` to `high`, or labels side by side."""
 
-    low: float = 0.0
-    high: float = 1.0
+    low: int | float = 0.0
+    high: int | float = 1.0
     log: bool = False
     whole: bool = False
     labels: tuple[str, ...] | None = None
@@ -43,7 +43,7 @@ class Axis:
 def field_axis(each: Range | Choice) -> Axis:
     if isinstance(each, Choice):
         return Axis(labels=each.labels)
-    return Axis(low=float(each.low), high=float(each.high), log=each.log, whole=each.whole)
+    return Axis(low=each.low, high=each.high, log=each.log, whole=each.whole)
 
 
 def metric_axis(values: Sequence[float], best_is: Best) -> Axis:
@@ -57,7 +57,7 @@ def metric_axis(values: Sequence[float], best_is: Best) -> Axis:
     return Axis(low=low, high=high if high > low else low + max(abs(low), 1.0) * 0.01)
 
 
-def _even_ticks(low: float, high: float, most: int, whole: bool) -> list[float]:
+def _even_ticks(low: int | float, high: int | float, most: int, whole: bool) -> list[float]:
     unit = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(unit * size for size in (1, 2, 2.5, 5, 10, 20) if (high - low) / (unit * size) <= most)
     step = max(math.ceil(step), 1) if whole else step
@@ -65,7 +65,7 @@ def _even_ticks(low: float, high: float, most: int, whole: bool) -> list[float]:
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _log_ticks(low: float, high: float, most: int) -> list[float]:
+def _log_ticks(low: int | float, high: int | float, most: int) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for sizes in ((1, 2, 5), (1, 3), (1,)):
         values = [size * 10.0**power for power in powers for size in sizes]

@@ -23,7 +23,7 @@ def history(done: Searched) -> str:
     complete = [(trial.number, trial.value) for trial in known if trial.ending == "complete" and trial.value is not None]
     choose = min if done.goal.best_is == "lowest" else max
     best = list(accumulate((value for _, value in complete), choose))
-    corners: list[tuple[float, float]] = []
+    corners: list[tuple[int, float]] = []
     for (number, _), value in zip(complete, best, strict=True):
         if corners:
             corners.append((number, corners[-1][1]))
@@ -139,7 +139,7 @@ class _Frame:
     def y(self, value: float) -> float:
         return TOP + (self.height - TOP - BOTTOM) * (1 - self.up.place(value))
 
-    def line(self, points: Sequence[tuple[float, float]], color: str, width: float, strength: float, said: str) -> str:
+    def line(self, points: Sequence[tuple[int | float, float]], color: str, width: float, strength: float, said: str) -> str:
         places = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in points)
         return (
             f'<polyline points="{places}" fill="none" stroke="var({color})" stroke-opacity="{strength}" '

@@ -108,7 +108,7 @@ def report(trial: optuna.Trial, step: int, value: float) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of an evaluation that was noted before a kill
         trial.report(value, step)
-    return trial.should_prune()
+    return bool(trial.should_prune())
 
 
 @contextlib.contextmanager

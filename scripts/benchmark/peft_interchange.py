@@ -189,7 +189,7 @@ def main() -> None:
                 results[folder.name], more = read_case(folder, out)
                 checks |= more
             except ValueError as error:
-                results[folder.name] = {"refused": str(error)}
+                results[folder.name] = {"refused": str(error).replace(f"{args.cases}/", "")}
             print(folder.name, results[folder.name], f"{time.perf_counter() - begin:.0f} s", flush=True)
         given = [str(place) for place in checks]
         if given:

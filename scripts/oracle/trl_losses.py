@@ -140,7 +140,8 @@ def main() -> None:
     given = make()
     with torch.no_grad():
         found = sft(model, given) | dpo(model, given) | orpo(model, given)
-    np.savez_compressed(args.out, **given, **found, beta=BETA)
+    arrays: dict[str, Any] = given | found | {"beta": np.array(BETA)}
+    np.savez_compressed(args.out, **arrays)
     for name, value in found.items():
         print(name, np.round(value, 5).tolist())
 

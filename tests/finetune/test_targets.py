@@ -40,7 +40,7 @@ def test_ranks_and_scales_by_layer():
         rank=4, alpha=8.0, targets=("query", "value"), layers=(0, 1), exclude=("layers/0/attention/value",),
         rank_patterns=(("layers/1/attention/query", 2),), alpha_patterns=(("value", 6.0),),
     )  # fmt: skip
-    own = method.init(jax.random.key(0), parameters(LLAMA), described(LLAMA)[1])[0]["layers"]["attention"]
+    own = method.init(jax.random.key(0), parameters(LLAMA), described(LLAMA)[1], LLAMA)[0]["layers"]["attention"]
     a = np.asarray(own["query"]["lora"]["a"])
     assert a.shape == (2, 16, 4) and (a[0] != 0).all() and (a[1, :, :2] != 0).all() and not a[1, :, 2:].any()
     np.testing.assert_allclose(own["query"]["lora"]["scale"], [2.0, 4.0])

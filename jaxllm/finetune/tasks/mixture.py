@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from jaxllm.data import TaskData, TaskDataConfig, Tokenizer, open_task_data
+from jaxllm.data import TaskData, Tokenizer, open_task_data
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import ExampleTable
 from jaxllm.data.shuffle import keys_of, permute
@@ -83,16 +83,19 @@ def mixed_positions(
 
 
 @dataclass(frozen=True)
-class MixedRecords:
-    """The records of several sets, one set behind the other."""
+class MixedRecords(Records):
+    """The records of several sets, one set behind the other; folder and split are the first one's."""
 
-    parts: tuple[Records, ...]
+    parts: tuple[Records, ...] = ()
 
-    @property
-    def split(self) -> str:
-        return self.parts[0].split
+    @classmethod
+    def of(cls, parts: Sequence[Records]) -> "MixedRecords":
+        return cls(parts[0].folder, parts[0].split, None, tuple(parts))
 
-    @property
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MixedRecords.of, (self.parts,)
+
+    @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(" ".join(part.fingerprint for part in self.parts).encode()).hexdigest()
 
@@ -186,33 +189,18 @@ def _join(tables: Sequence[ExampleTable], lengths: Sequence[int], names: list[st
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherSet:
-    """A set beside the recipe's own."""
-
-    data: TaskDataConfig
-    """Its examples; seq_len, too_long and tokenizer are those of the recipe's set."""
-    weight: float = 1.0
-    """Factor on its size."""
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"weight must be positive: got {self.weight}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Mixture:
     """Learn a task from several sets at once; evaluations are on the recipe's own set, `data`.
 
-    others = (OtherSet(data=TaskDataConfig(dataset="dolly_chat", seq_len=512)),)
-    Mixture(task=InstructionTuning(), others=others, temperature=2.0)
+    Mixture(task=InstructionTuning(), others=("dolly_chat", "gsm8k_chat"), temperature=2.0)
     """
 
     task: Mixable
     """What is learned from each set."""
-    others: tuple[OtherSet, ...]
-    """The sets beside `data`."""
-    weight: float = 1.0
-    """Factor on the size of `data` itself."""
+    others: tuple[str, ...]
+    """The sets beside `data`, named as that is; all else is read as `data` says."""
+    weights: tuple[float, ...] | None = None
+    """A factor on the size of each set, that of `data` first. By default 1 for each."""
     temperature: float = 1.0
     """1 draws from each set in proportion to its size; the higher, the more alike are the shares."""
     limit: int | None = None
@@ -221,8 +209,11 @@ class Mixture:
     def __post_init__(self) -> None:
         if not self.others:
             raise ValueError("objective.others must name a set to mix with: got none; use the task itself as objective")
-        if not self.weight > 0:
-            raise ValueError(f"objective.weight must be positive: got {self.weight}")
+        if self.weights is not None and (len(self.weights) != 1 + len(self.others) or min(self.weights) <= 0):
+            raise ValueError(
+                f"objective.weights must be positive, one for `data` and one for each of objective.others: got {self.weights} "
+                f"for {1 + len(self.others)} sets"
+            )
         if not self.temperature > 0:
             raise ValueError(f"objective.temperature must be positive: got {self.temperature}")
         if self.limit is not None and self.limit < 1:
@@ -272,25 +263,28 @@ class Mixture:
         if seed is None or split != data.config.train_split:
             return own
         rows = [own]
-        for other in self.others:
-            opened = self._open(other, data)
+        for name in self.others:
+            config = dataclasses.replace(data.config, dataset=name, examples=None)
+            opened = open_task_data(config, seed=data.seed, tokenizer=data.tokenizer)
             if self.task.labels(opened) != self.task.labels(data):
-                raise ValueError(f"the sets of a mixture must have the same labels: {other.data.dataset} has others")
-            rows.append(self.task.rows(opened, model, opened.config.train_split, seed=seed))
+                raise ValueError(
+                    f"the sets of a mixture must have the same labels: {name} has others than {data.config.dataset}"
+                )
+            rows.append(self.task.rows(opened, model, split, seed=seed))
         sizes = [each.rows_per_epoch for each in rows]
-        weights = [self.weight, *(other.weight for other in self.others)]
-        places = places_of(mixing_rates(sizes, weights, self.temperature, self.limit))
+        places = places_of(mixing_rates(sizes, self.weights or [1.0] * len(rows), self.temperature, self.limit))
         records = [each.records for each in rows]
         table = joined_table([each.table for each in rows], [len(each) for each in records])
         ends = np.cumsum([len(each.table) for each in rows]).tolist()
         chosen = tuple(zip([0, *ends[:-1]], ends, strict=True))
-        whole: Any = MixedRecords(tuple(records))
         return MixedRows(
-            table, whole, own.row_len, own.packed, seed, own.drop_cut, own.class_weights, chosen, tuple(places.tolist())
+            table,
+            MixedRecords.of(records),
+            own.row_len,
+            own.packed,
+            seed,
+            own.drop_cut,
+            own.class_weights,
+            chosen,
+            tuple(places.tolist()),
         )
-
-    def _open(self, other: OtherSet, data: TaskData) -> TaskData:
-        own: Tokenizer = data.tokenizer
-        shared = {name: getattr(data.config, name) for name in ("seq_len", "too_long", "packing", "tokenizer")}
-        config = dataclasses.replace(other.data, **shared, data_dir=other.data.data_dir or data.config.data_dir)
-        return open_task_data(config, seed=data.seed, tokenizer=own)

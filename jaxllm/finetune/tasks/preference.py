@@ -185,7 +185,7 @@ class PreferenceTuning:
                 values[items[items > 0] - 1] = found[items > 0]
             return values
 
-        return with_reference(rows, f"{plain.config!r} {params_fingerprint(params)}", compute)
+        return with_reference(rows, f"{plain.config!r} {params_fingerprint(plain, params)}", compute)
 
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
         chosen, rejected = found["rewards"].astype(np.float64).T

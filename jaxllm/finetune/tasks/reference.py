@@ -18,7 +18,7 @@ from jaxllm.data.example_table import ExampleTable
 from jaxllm.data.whole import write_whole
 from jaxllm.finetune.adapted import kinds, unadapted
 from jaxllm.hardware import cache_dir
-from jaxllm.models import Model, abstract_params, paths
+from jaxllm.models import Model, abstract_params, partition, paths
 
 REFERENCE = "reference"
 """The array of a batch that holds what the reference gives the two answers of each pair, [B, 2]."""
@@ -70,8 +70,10 @@ def with_reference(rows: ExampleRows, name: str, compute: Callable[[], Float[np.
     return dataclasses.replace(rows, table=ExampleTable(folder))
 
 
-def params_fingerprint(params: Any) -> str:
-    """Of the numbers, wherever they are: the same after a restart, and on any mesh."""
+def params_fingerprint(model: Model, params: Any) -> str:
+    """Of the model's numbers, wherever they are, those of a method left out: the same after a restart, and on any mesh."""
+    own = set(paths(abstract_params(model)[0]))
+    params, _ = partition(params, lambda path: path in own)
 
     def of(leaf: Array) -> UInt32[Array, ""]:
         bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)

@@ -99,8 +99,7 @@ def test_loss_is_that_of_trl():
     golden = dict(np.load(GOLDEN / "trl.npz"))
     with pytest.warns(UserWarning, match="no tokenizer"):
         base = load(GOLDEN / "peft" / "base" / "llama")
-    params, config = base.params, base.config
-    loss = compiled(lambda batch: TASK.make_loss(Transformer(config), LossConfig())(params, batch, None))
+    run = compiled(TASK.make_loss(base.model, LossConfig()))
     lengths, width = golden["lengths"], golden["tokens"].shape[1]
     there = np.arange(width) < lengths[:, None]
     apart = {
@@ -114,7 +113,7 @@ def test_loss_is_that_of_trl():
     packed = {name: array[there[:, 1:]][None] for name, array in (apart | {"segment_ids": numbers}).items()}
     for batch in (apart, packed):
         kinds = {name: np.float32 if name == "loss_weights" else np.int32 for name in batch}
-        sums = loss({name: array.astype(kinds[name]) for name, array in batch.items()})
+        sums = run(base.params, {name: array.astype(kinds[name]) for name, array in batch.items()}, None)
         for name in ("sft", "sft_packed"):
             assert float(sums.cross_entropy / sums.weight) == pytest.approx(float(golden[name]), rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""The tasks that learn a language, split over devices: the same loss and gradient on every mesh, with whole logits and pieces."""
+"""The tasks that learn a language, split over devices: the same loss and gradient on every mesh, logits whole or in pieces."""
 
 import functools
 

@@ -1,6 +1,5 @@
 """Mixtures: each set's share, every example once before any comes again, and a stream that follows from seed and position."""
 
-import dataclasses
 import json
 import pickle
 from collections import Counter
@@ -8,13 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxllm.data import TaskDataConfig
 from jaxllm.data.rows import Share
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks.instruction import InstructionTuning
-from jaxllm.finetune.tasks.mixture import SLOTS, Mixture, OtherSet, mixed_positions, mixing_rates, places_of
+from jaxllm.finetune.tasks.mixture import SLOTS, Mixture, mixed_positions, mixing_rates, places_of
 from jaxllm.finetune.tasks.task import Task
-from jaxllm.finetune.tasks.text_to_text import TextToText
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, opened, turn, write_sets
 
@@ -38,10 +35,10 @@ def own_cache(folder, monkeypatch):
 
 def test_shares_are_those_of_t5():
     sizes = [100, 10_000, 400]
-    np.testing.assert_allclose(mixing_rates(sizes, [1, 1, 1], 1.0, None), np.array(sizes) / 10_500)
-    np.testing.assert_allclose(mixing_rates(sizes, [1, 1, 1], 1.0, 500), np.array([100, 500, 400]) / 1000)
-    np.testing.assert_allclose(mixing_rates(sizes, [1, 1, 1], 2.0, None), np.array([10, 100, 20]) / 130)
-    np.testing.assert_allclose(mixing_rates(sizes, [4, 1, 1], 2.0, None), np.array([20, 100, 20]) / 140)
+    np.testing.assert_allclose(mixing_rates(sizes, [1.0, 1.0, 1.0], 1.0, None), np.array(sizes) / 10_500)
+    np.testing.assert_allclose(mixing_rates(sizes, [1.0, 1.0, 1.0], 1.0, 500), np.array([100, 500, 400]) / 1000)
+    np.testing.assert_allclose(mixing_rates(sizes, [1.0, 1.0, 1.0], 2.0, None), np.array([10, 100, 20]) / 130)
+    np.testing.assert_allclose(mixing_rates(sizes, [4.0, 1.0, 1.0], 2.0, None), np.array([20, 100, 20]) / 140)
     assert places_of(np.array([0.5, 0.25, 0.25])).tolist() == [512, 256, 256]
     rare = places_of(np.array([1e-6, 0.3, 0.7 - 1e-6]))
     assert rare.sum() == SLOTS and rare[0] == 1 and abs(rare[1] / SLOTS - 0.3) < 2 / SLOTS
@@ -63,8 +60,7 @@ def test_every_set_has_its_share_and_all_of_its_positions():
 
 
 def mixed(folder, **changes):
-    other = OtherSet(data=TaskDataConfig(dataset="short", seq_len=8))
-    return Mixture(**({"task": InstructionTuning(), "others": (other,)} | changes))
+    return Mixture(**({"task": InstructionTuning(), "others": ("short",)} | changes))
 
 
 def test_rows_of_two_sets(folder):
@@ -97,7 +93,7 @@ def test_weight_and_temperature_change_the_shares(folder):
         "plain": {},
         "alike": {"temperature": 100.0},
         "limit": {"limit": 5},
-        "weight": {"weight": 5 / 24},
+        "weight": {"weights": (5.0, 24.0)},
     }.items():
         rows = mixed(folder, **changes).rows(data, MODEL, "train", seed=5)
         found = Counter(rows.describe(position)[0].split()[-1][0] for position in range(0, 3 * SLOTS, 3))
@@ -119,9 +115,9 @@ def test_refusals(folder):
         Mixture(task=InstructionTuning(), others=())
     with pytest.raises(ValueError, match="objective.temperature must be positive: got 0"):
         mixed(folder, temperature=0.0)
-    with pytest.raises(ValueError, match="weight must be positive: got -1"):
-        OtherSet(data=TaskDataConfig(dataset="short", seq_len=8), weight=-1.0)
-    texts = (OtherSet(data=TaskDataConfig(dataset="texts", seq_len=8)),)
+    with pytest.raises(
+        ValueError, match=r"objective.weights must be positive, one for `data` and one for each.*got \(1.0,\) for 2"
+    ):
+        mixed(folder, weights=(1.0,))
     with pytest.raises(ValueError, match="has no feature 'messages'"):
-        mixed(folder, others=texts).rows(data, MODEL, "train", seed=0)
-    assert dataclasses.is_dataclass(Mixture(task=TextToText(), others=texts))
+        mixed(folder, others=("texts",)).rows(data, MODEL, "train", seed=0)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxllm.finetune.tasks.turns import encode_request, encode_turns, template_of
+from jaxllm.finetune.tasks.turns import Template, encode_request, encode_turns, template_of
 from tests.finetune.tasks.chats import MARKED, TEMPLATE, chat, tokenizer, turn
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
@@ -44,8 +44,9 @@ def test_marks_and_beginnings_say_the_same():
 
 
 def test_a_request_is_what_stands_before_the_answer():
-    for template, kind in ((TEMPLATE, "chat"), (None, "plain"), (None, "verbatim")):
-        tok, messages = tokenizer(template), chat(3)
+    kinds: tuple[Template, ...] = ("chat", "plain", "verbatim")
+    for kind in kinds:
+        tok, messages = tokenizer(TEMPLATE if kind == "chat" else None), chat(3)
         whole = encode_turns(tok, messages, None, kind, len(messages) - 1)
         assert encode_request(tok, messages[:-1], None, kind) == whole.ids[: whole.said.index(True)]
 

@@ -32,6 +32,7 @@ def test_the_loss_is_that_of_the_words_alone(open_task):
         rows, tok = task.rows(data, config, "validation", seed=None), data.tokenizer
         batch = rows.batch(np.arange(10), Share())
         assert (batch["loss_weights"].sum(axis=1) >= 1).any() and batch["loss_weights"].sum() == 10
+        assert task.words is not None
         model, records = Transformer(config), list(data.records("validation"))[:10]
         wanted, chosen = [], []
         for record in records:
