@@ -81,6 +81,8 @@ def _own_options(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
         number = "must be a whole number" if "invalid int" in error.message else "needs a value"
         got = error.message.rpartition(": ")[2] if "invalid int" in error.message else "none; see jaxllm sweep --help"
         raise ValueError(f"{error.argument_name} {number}: got {got}") from None
+    if options.sweep_dir is not None and "://" in options.sweep_dir:
+        raise ValueError(f"--sweep-dir must be on a disk, where SQLite can keep the trials: got {options.sweep_dir}")
     if any(option.partition("=")[0] in ("--run-dir", "--run_dir") for option in rest):
         raise ValueError("a sweep's runs have folders inside that of the sweep: give --sweep-dir instead of --run-dir")
     return vars(options), rest
@@ -133,6 +135,8 @@ def _search_config(recipe: Any, own: dict[str, Any]) -> Any:
         raise ValueError("--search and --seeds or --folds are two sweeps: search first, then run the best with several seeds")
     if own["trials"] is None:
         raise ValueError("--search needs --trials N, how many runs to make: got none")
+    if own["prune"] not in (None, "median", "hyperband", "none"):
+        raise ValueError(f"--prune must be median, hyperband or none: got {own['prune']!r}")
     for text in own["search"]:
         name = text.partition("=")[0].strip()
         check_names(recipe, [f"--{name.lstrip('-')}"])

@@ -57,7 +57,7 @@ def metric_axis(values: Sequence[float], best_is: Best) -> Axis:
     return Axis(low=low, high=high if high > low else low + max(abs(low), 1.0) * 0.01)
 
 
-def _even_ticks(low: int | float, high: int | float, most: int, whole: bool) -> list[float]:
+def _even_ticks(low: int | float, high: int | float, most: int, whole: bool) -> list[int | float]:
     unit = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(unit * size for size in (1, 2, 2.5, 5, 10, 20) if (high - low) / (unit * size) <= most)
     step = max(math.ceil(step), 1) if whole else step

@@ -56,7 +56,7 @@ def test_seeds_are_run_and_spread(tmp_path, capsys):
         ([*SEARCH, "--trials", "2", "--metric", "f1"], "evaluate.metric must be one of loss: got 'f1'"),
         ([*SEARCH, "--trials", "2", "--run-dir", "x"], "give --sweep-dir instead of --run-dir"),
         ([*SEARCH, "--trials", "2", "--data.validation-split", "None"], "a sweep compares runs on the validation split"),
-        ([*SEARCH, "--trials", "2", "--sweep-dir", "gs://bucket/x"], "the folder of a sweep must be on a disk"),
+        ([*SEARCH, "--trials", "2", "--sweep-dir", "gs://bucket/x"], "--sweep-dir must be on a disk"),
         ([*SEARCH, "--trials", "2", "--sweep-dir", "tests"], "tests exists and is not the folder of a sweep"),
         (["--seeds", "0,one"], "--seeds must be whole numbers, such as 0,1,2: got '0,one'"),
         (["--seeds", "0"], "--seeds must be two or more, such as 0,1,2: got 0"),

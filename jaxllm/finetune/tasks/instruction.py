@@ -55,7 +55,8 @@ class EncodeChat:
         messages, tools = conversation(record)
         first = 0 if self.turns == "all" else len(messages) - 1
         ids, said = encode_turns(self.tokenizer, messages, tools, self.template, first)
-        return [next_tokens(ids, said, self.limit)]
+        item = next_tokens(ids, said, self.limit)
+        return [item] if item.arrays["loss_weights"].any() else []  # nothing of an answer is left
 
 
 def chat_fingerprint(encode: Any, tokenizer: Tokenizer) -> str:

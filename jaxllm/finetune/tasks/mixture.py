@@ -198,7 +198,7 @@ class Mixture:
     task: Mixable
     """What is learned from each set."""
     others: tuple[str, ...]
-    """The sets beside `data`, named as that is; all else is read as `data` says."""
+    """The sets beside `data`, named as that is; all is read as `data` says, but that `data.examples` is for `data` alone."""
     weights: tuple[float, ...] | None = None
     """A factor on the size of each set, that of `data` first. By default 1 for each."""
     temperature: float = 1.0

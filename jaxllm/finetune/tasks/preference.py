@@ -62,7 +62,10 @@ class EncodePair:
             messages = [*prompt, *json.loads(record[name])]
             ids, said = encode_turns(self.tokenizer, messages, tools, self.template, len(prompt))
             items.append(next_tokens(ids, said, self.limit, prefix))
-        return [Item(items[0].arrays | items[1].arrays, items[0].cut or items[1].cut)]
+        arrays = items[0].arrays | items[1].arrays
+        if not all(arrays[f"{prefix}loss_weights"].any() for prefix in ("", OTHER)):
+            return []  # nothing of an answer is left
+        return [Item(arrays, items[0].cut or items[1].cut)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +154,7 @@ class PreferenceTuning:
             losses, rewards = preferences(self.kind, self.beta, self.label_smoothing, answers, reference)
             if self.kind == "orpo":
                 losses = losses - likelihood
-            weights = jnp.all(answers.tokens > 0, axis=1).astype(
-                jnp.float32
-            )  # 0 for rows of padding, and answers cut off whole
+            weights = jnp.all(answers.tokens > 0, axis=1).astype(jnp.float32)  # 0 for rows of padding
             loss = jnp.sum(weights * losses)
             right = jnp.sum(weights * (rewards[:, 0] > rewards[:, 1]))
             return finish(LossSums(loss, jnp.zeros_like(loss), jnp.sum(weights), right, loss)), rewards

@@ -137,8 +137,15 @@ def test_long_conversations(folder):
     data = opened(folder, "chats", seq_len=64)
     rows = TASK.rows(data, MODEL, "train", seed=0)
     lengths = [len(encode_turns(tokenizer(), chat(number), None, "chat").ids) for number in range(24)]
-    assert rows.table.cut.tolist() == [length > 64 for length in lengths] and 0 < rows.table.cut.sum() < 24
+    assert rows.table.cut.tolist() == [
+        lengths[number] > 64 for number in rows.table.records
+    ] and 0 < rows.table.cut.sum() < len(rows.table)
     assert rows.table.lengths("").max() == 63
+    # Whose answers all stand behind the end, none is left of.
+    firsts = [encode_turns(tokenizer(), chat(number), None, "chat").said.index(True) for number in range(24)]
+    short = TASK.rows(opened(folder, "chats", seq_len=40), MODEL, "train", seed=0)
+    assert short.table.records.tolist() == [number for number, first in enumerate(firsts) if first < 40]
+    assert 0 < len(short.table) < 24
     with pytest.raises(ValueError, match="at most data.seq_len=64 tokens, since data.too_long='refuse': c:"):
         TASK.rows(opened(folder, "chats", seq_len=64, too_long="refuse"), MODEL, "train", seed=0)
 

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -69,8 +68,10 @@ def test_rows_of_two_sets(folder):
     mixture.check(MODEL, data.config, LossConfig())
     rows = mixture.rows(data, MODEL, "train", seed=5)
     assert rows.rows_per_epoch == 29
-    ids = [rows.describe(position)[0].split()[-1] for position in range(2000)]
-    own, others = ([name for name in ids if name.startswith(start)] for start in ("c:", "s:"))
+    numbers = rows._numbers(np.arange(2000)).tolist()
+    own, others = [n for n in numbers if n < 24], [n for n in numbers if n >= 24]
+    assert rows.describe(numbers.index(own[3]))[0].endswith(f"c:{own[3]}") and max(others) == 28
+    assert rows.describe(numbers.index(others[3]))[0].endswith(f"short s:{others[3] - 24}")
     for names, size in ((own, 24), (others, 5)):
         for epoch in range(len(names) // size):
             assert len(set(names[epoch * size : (epoch + 1) * size])) == size  # each once before any comes again
@@ -96,8 +97,7 @@ def test_weight_and_temperature_change_the_shares(folder):
         "weight": {"weights": (5.0, 24.0)},
     }.items():
         rows = mixed(folder, **changes).rows(data, MODEL, "train", seed=5)
-        found = Counter(rows.describe(position)[0].split()[-1][0] for position in range(0, 3 * SLOTS, 3))
-        counts[name] = found["s"] / SLOTS
+        counts[name] = (rows._numbers(np.arange(SLOTS)) >= 24).mean()
     assert counts["plain"] == pytest.approx(5 / 29, abs=0.04)
     for name in ("alike", "limit", "weight"):
         assert counts[name] == pytest.approx(0.5, abs=0.05)
