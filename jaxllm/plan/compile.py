@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from jaxllm.recipe import Recipe
 from jaxllm.recipe.device_config import main_stack
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.resolve import FromData, resolved
-from jaxllm.sharding import MeshError, make_mesh
+from jaxllm.sharding import MeshError, make_mesh, near_multiples
 from jaxllm.sharding.axes import MESH_AXES
 
 HERE = "here"
@@ -98,11 +98,21 @@ def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str, slices: int) ->
     if size == len(devices) or topology == HERE:
         assert mesh is not None
         return mesh
-    if slices > 1 and recipe.mesh.replica * recipe.mesh.stage == 1:
-        hint = f"set --mesh.replica {slices} for a copy of the model on each slice, and a --batch-size that they divide"
-    else:
-        hint = f"leave mesh.data out and choose a batch_size that the devices divide, or sizes whose product is {len(devices)}"
+    hint = " and ".join(_use_all(recipe, len(devices), slices, asked))
     raise MeshError(f"the mesh must use all {len(devices)} devices of {where(topology, slices)}: got {size}; {hint}")
+
+
+def _use_all(recipe: Recipe, devices: int, slices: int, asked: int) -> Iterator[str]:
+    """What to change so that no device is left over."""
+    if slices > 1 and recipe.mesh.replica * recipe.mesh.stage == 1:
+        yield f"set --mesh.replica {slices} for a copy of the model on each slice"
+    elif recipe.mesh.data is not None:
+        yield "leave mesh.data out"
+    elif devices % asked:
+        yield f"choose sizes whose product divides {devices}"
+    whole = recipe.mesh.context * recipe.mesh.tensor
+    if devices % whole == 0 and recipe.batch_size % (at_once := devices // whole * recipe.accumulate):
+        yield f"set --batch-size {near_multiples(recipe.batch_size, at_once)}"
 
 
 def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str, Any]:
@@ -157,7 +167,8 @@ def _figures(program: Program, work: Work, compiled: Any, slices: int) -> dict[s
     elif device in jax.devices():
         rates = measured_rates(dtype)
         peak, bandwidth = rates.products, rates.bandwidth[-1][1]
-        seconds, parts = here_step_time(hlo, rates, flops=flops)
+        memory = compiled.memory_analysis()
+        seconds, parts = here_step_time(hlo, rates, flops=flops, temporaries=memory.temp_size_in_bytes)
         shares = _shares(parts)
     return {
         "attention_kernel": "splash" if kernels else "cudnn" if "__cudnn$fmha" in text else "xla",
