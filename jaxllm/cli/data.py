@@ -112,6 +112,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from jaxllm.data.clean import CleanConfig
     from jaxllm.data.readers import ReadConfig
     from jaxllm.data.splits import SplitConfig
+    from jaxllm.hardware.counted import counted
 
     begin = time.perf_counter()
     report = build_text_set(
@@ -146,7 +147,7 @@ def _build(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     counts = report.cleaning
-    print(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}\n")
+    print(f"read {counted(counts.documents_read, 'document')}, kept {counts.documents_kept:,}\n")
     _print_table(counts.table())
     _say_built(arguments, report, ("documents", "characters"), time.perf_counter() - begin)
     return 0
@@ -155,6 +156,7 @@ def _build(arguments: argparse.Namespace) -> int:
 def _build_images(arguments: argparse.Namespace, sources: list[str]) -> int:
     from jaxllm.data.build_images import build_image_set
     from jaxllm.data.splits import SplitConfig
+    from jaxllm.hardware.counted import counted
 
     begin = time.perf_counter()
     report = build_image_set(
@@ -171,14 +173,16 @@ def _build_images(arguments: argparse.Namespace, sources: list[str]) -> int:
         on_error=arguments.on_error,
         overwrite=arguments.overwrite,
     )
-    print(f"read {report.cleaning.documents_kept:,} images")
+    print(f"read {counted(report.cleaning.documents_kept, 'image')}")
     _say_built(arguments, report, ("images", "bytes"), time.perf_counter() - begin)
     return 0
 
 
 def _say_built(arguments: argparse.Namespace, report: "BuildReport", units: tuple[str, str], seconds: float) -> None:
+    from jaxllm.hardware.counted import counted
+
     if report.skipped.count:
-        print(f"\nskipped {report.skipped.count:,} records that could not be read, the first of them:")
+        print(f"\nskipped {counted(report.skipped.count, 'record')} that could not be read, the first of them:")
         for message in report.skipped.examples:
             print(f"  {message}")
     print()

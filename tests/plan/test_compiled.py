@@ -187,11 +187,14 @@ def test_serving_holds_parameters_in_the_type_it_computes_with_and_a_cache(phase
     )  # keys and values, layers, rows, heads, slots, width, bytes; over data 4 x tensor 2
     assert plan.memory.parameters == pytest.approx(2 * plan.parameters / 2, rel=0.01) and plan.memory.optimizer == 0
     assert plan.seconds is not None and plan.memory.fits and plan.attention_kernel == "xla"
+    assert (
+        plan.cycles["other layers"] < plan.cycles["attention"] / 2
+    )  # layers apart: a loop over them would copy cache and weights
     if phase == "decode":
         assert (
             plan.memory.cache == pytest.approx(cache, rel=0.01) and plan.memory.aliased >= cache and plan.tokens_per_step == 16
         )
-        assert plan.seconds.bound == "memory"
+        assert plan.seconds.bound == "memory" and plan.seconds.traffic > 10 * plan.seconds.flops
     else:
         assert plan.memory.cache == 0 and plan.memory.outputs >= cache and plan.tokens_per_step == 16 * 256
 
@@ -217,8 +220,14 @@ def test_a_step_is_planned_for_the_devices_here():
 @pytest.mark.parametrize(
     ("topology", "options", "changes", "message"),
     [
-        ("v5e:2x4", {}, dict(mesh=MeshConfig(data=2)), "the mesh must use all 8 devices of v5e:2x4: got 2"),
-        ("v5e:2x4", {}, dict(mesh=MeshConfig(fsdp=16)), "the mesh must use all 8 devices of v5e:2x4: got 16"),
+        ("v5e:2x4", {}, dict(mesh=MeshConfig(data=2)), "all 8 devices of v5e:2x4: got 2; leave mesh.data out$"),
+        ("v5e:2x4", {}, dict(batch_size=17), "all 8 devices of v5e:2x4: got 1; set --batch-size 16 or 24$"),
+        (
+            "v5e:2x4",
+            {},
+            dict(mesh=MeshConfig(fsdp=16)),
+            "all 8 devices of v5e:2x4: got 16; choose sizes whose product divides 8$",
+        ),
         (
             "v5e:2x4",
             {"slices": 2},

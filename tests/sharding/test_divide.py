@@ -1,5 +1,7 @@
 """What a mesh cannot split evenly is refused by field, with the sizes that work."""
 
+import re
+
 import pytest
 
 from jaxllm.sharding import AxisSize, MeshConfig, MeshError, check_batch, check_divides, left_whole
@@ -47,14 +49,19 @@ def test_a_size_that_does_not_divide(mesh, axis, field, size, message):
         (
             {"data": 3},
             {"batch_size": 8},
-            "mesh.data must divide batch_size: got data=3, batch_size=8; sizes that work: 1, 2, 4, 8",
+            "mesh.data must divide batch_size: got data=3, batch_size=8; sizes .*: 1, 2, 4, 8; or a batch_size of 6 or 9$",
         ),
         (
             {"replica": 2, "fsdp": 4},
             {"batch_size": 12},
-            "mesh.replica x mesh.fsdp must .* products that work: 1, 2, 3, 4, 6, 12",
+            "mesh.replica x mesh.fsdp must .* products that work: 1, 2, 3, 4, 6, 12; or a batch_size of 8 or 16$",
         ),
-        ({"expert": 4}, {"batch_size": 8, "accumulate": 4}, "mesh.expert must divide batch_size / accumulate: .*=2; .*: 1, 2$"),
+        (
+            {"expert": 4},
+            {"batch_size": 8, "accumulate": 4},
+            "mesh.expert must .* batch_size / accumulate: .*=2; .*: 1, 2; or a batch_size of 16$",
+        ),
+        ({"fsdp": 8, "tensor": 2}, {"batch_size": 17}, "mesh.fsdp must .* batch_size=17; .*: 1; or a batch_size of 16 or 24$"),
         ({"stage": 4}, {"batch_size": 6}, "mesh.stage must divide batch_size: got stage=4"),
         (
             {"stage": 2},
@@ -69,8 +76,10 @@ def test_a_size_that_does_not_divide(mesh, axis, field, size, message):
     ],
 )
 def test_rows_that_do_not_divide(mesh, rows, message):
-    with pytest.raises(MeshError, match=message):
+    with pytest.raises(MeshError, match=message) as refused:
         check_batch(MeshConfig(**mesh), **rows)
+    for works in re.findall(r"\d+", str(refused.value).partition("a batch_size of ")[2]):
+        check_batch(MeshConfig(**mesh), **rows | {"batch_size": int(works)})
 
 
 def test_what_fits_is_let_pass():
