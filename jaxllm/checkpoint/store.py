@@ -27,7 +27,7 @@ from jaxllm.checkpoint.on_disk import OnDisk
 from jaxllm.checkpoint.quiet import quiet_orbax
 from jaxllm.checkpoint.verify import read_verified, reason, system_error
 from jaxllm.distributed import from_first, is_first, num_processes
-from jaxllm.hardware.bucket import is_url, local_path
+from jaxllm.hardware.bucket import in_bucket, local_path
 
 OnDamaged = Callable[[int, str], None]
 
@@ -59,7 +59,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, config: CheckpointConfig | None = None):
-        self._place = InBucket(str(folder)) if is_url(folder) else OnDisk(local_path(folder))
+        self._place = InBucket(str(folder)) if in_bucket(folder) else OnDisk(local_path(folder))
         self._config = config or CheckpointConfig()
         self._checkpointer = files.make_writer()
         self._reader = files.make_reader()
@@ -71,6 +71,14 @@ class Store:
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, oldest first; whether they are good is seen when they are restored."""
         return self._place.steps()
+
+    def recover(self) -> list[int]:
+        """Put back what a save set aside that was killed before it ended; the steps that are there then.
+
+        For the one that writes here, before it reads.
+        """
+        self._place.put_back()
+        return self.steps()
 
     def best_step(self) -> int | None:
         """The saved step with the best metric; None if none was saved with one."""
@@ -201,6 +209,7 @@ class Store:
 
     def _clear(self, step: int, size: int) -> None:
         """Clear what interrupted saves left; refuse a disk that is full or read-only before anything is written."""
+        self._place.put_back()
         self._place.remove_unfinished()
         self._place.make_room(size)
         if step in self._damaged:
@@ -241,8 +250,8 @@ class Store:
         """Leave the folder as it was before the failed save, and say what happened."""
         try:
             if is_first():
-                self._place.remove_unfinished(but=step)
-                self._place.put_back(step)
+                self._place.remove_unfinished()
+                self._place.put_back()
             steps = self.steps()
             newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
         except OSError as trouble:

@@ -11,6 +11,7 @@ from jaxllm.data.readers import ReadConfig, Skipped, find_files, read_documents
 from jaxllm.data.source import datasets_dir
 from jaxllm.data.splits import SplitConfig, Spool, assign, with_fractions
 from jaxllm.data.tfds_builder import TEXT, Features, Label, Record, check_new_name, write_set
+from jaxllm.hardware.counted import counted
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def label_names(labels: set[str]) -> tuple[str, ...]:
 
 def _nothing_left(part: str, counts: CleanCounts, skipped: Skipped) -> str:
     removed = ", ".join(f"{c.step} {c.documents_removed:,}" for c in counts.steps.values() if c.documents_removed)
-    skips = f"; {skipped.count:,} records could not be read, first {skipped.examples[0]}" if skipped.count else ""
+    skips = f"; {counted(skipped.count, 'record')} could not be read, first {skipped.examples[0]}" if skipped.count else ""
     return (
         f"no document is left for {part}: {counts.documents_read:,} were read and these steps removed them: "
         f"{removed or 'none'}{skips}; check the files and the cleaning options"

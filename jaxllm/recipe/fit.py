@@ -20,7 +20,7 @@ from jaxllm.distributed import (
     gather,
     is_first,
     joined,
-    limit_steps,
+    limit_time,
     num_processes,
 )
 from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
@@ -74,22 +74,28 @@ def fit(recipe: Recipe, *, command: str | None = None) -> Fitted:
     """
     set_up()
     with joined():
+        limit_time(step_seconds=recipe.watch.step_seconds, phase_seconds=recipe.watch.phase_seconds)
         if num_processes() > 1:
+            _begin("comparing what each runs")
             facts = {**code_facts(), "recipe": to_tree(recipe)}
             check_same(facts, "Start them with the same command, from the same checkout")
         return _fit(recipe, command)
 
 
 def _fit(recipe: Recipe, command: str | None) -> Fitted:
-    limit_steps(recipe.watch.step_seconds)
+    _begin("looking at the run folder")
     folder, recipe = agree_on_folder(recipe)
+    _begin("opening the data")
     job = assemble(recipe, folder.load_tokenizer() if folder.resumes else None)
     if num_processes() > 1:
         check_same(job.identity, "Give all hosts the same data set, and build it once")
     say = _say(is_first())
+    _begin("claiming the run folder")
     with folder.claimed(), Interrupt() as interrupt:
         say("\n".join((_describe(job, folder), *describe_choices(job))))
+        _begin("compiling")
         train_step, compile_seconds = _timed(job.compile_step)
+        _begin("waiting for the others to compile")
         gather("compiled")
         with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store, joined():
             state, progress = _start(job, folder, store, say)
@@ -104,6 +110,7 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
             with RunLog(folder.path, log_config, steps, resume_step, folder.publish, enabled=is_first()) as log:
                 loop = _loop(job, folder, store, log, train_step, progress)
                 loop.timer.compile_seconds = compile_seconds
+                _begin("waiting for the others to be ready", progress.step)
                 gather("ready")  # on CPU the first collective waits for the others for 30 s only
                 with closing(loop.batches):
                     state, ended = train(loop, state, progress, interrupt)
@@ -142,7 +149,8 @@ def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
 
 def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
     """The newest good checkpoint, or a fresh state where there is none."""
-    if folder.resumes and from_first(store.steps):
+    _begin("restoring a checkpoint")
+    if folder.resumes and from_first(store.recover):
         restored = store.restore(job.abstract, on_damaged=lambda _, message: say(f"warning: {message}"))
         for name, fingerprint in job.identity.items():
             if restored.meta[name] != fingerprint:
@@ -152,6 +160,7 @@ def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainSt
                 )
         say(f"restored step {restored.step}")
         return restored.state, Progress(**restored.meta["progress"])
+    _begin("making the first parameters")
     key = jax.random.fold_in(job.key, 0)
     return init_state(job.model, job.optimizer[0], job.mesh, key, job.abstract), Progress()
 
@@ -196,6 +205,11 @@ def _evaluate_test(job: Job, state: TrainState, log: RunLog, progress: Progress)
         params = evaluation_params(state.params, state.opt_state)
         metrics = job.evaluate_params(params, test, on_batch=lambda number: beat(progress.step, "evaluating"))
         log.evaluation(progress.step, "test", metrics)
+
+
+def _begin(doing: str, step: int = 0) -> None:
+    """What comes now may take as long as a phase."""
+    beat(step, doing, long=True)
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

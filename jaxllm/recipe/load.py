@@ -14,7 +14,7 @@ from jaxllm.data import ImageDataConfig, Tokenizer
 from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
 from jaxllm.hardware import require_devices, set_up
-from jaxllm.hardware.bucket import is_url, local_path
+from jaxllm.hardware.bucket import in_bucket, local_path
 from jaxllm.interchange import GenerationDefaults, Published, load_params, open_published, stored_dtypes
 from jaxllm.models import Model, VisionConfig, abstract_params, make_model
 from jaxllm.recipe.assemble import Job, assemble
@@ -58,7 +58,7 @@ def load(
         return _load_run(name_or_path, devices, step, dtype)
     if step is not None:
         raise ValueError(f"step is for the folder of a run: {name_or_path} is none")
-    if is_url(name_or_path):
+    if in_bucket(name_or_path):
         name_or_path = fetch(str(name_or_path))
     elif str(name_or_path).startswith("file://"):
         name_or_path = local_path(name_or_path)
