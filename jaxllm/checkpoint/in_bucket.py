@@ -83,10 +83,13 @@ class InBucket:
             self._move(str(step), f"{step}{ASIDE}")
 
     def put_back(self) -> None:
-        for step in steps_aside(self._bucket.names()):
-            if self._bucket.exists(f"{step}{ASIDE}/{COMMITTED}") and not self._is_whole(step):
-                self._remove(str(step))
-                self._move(f"{step}{ASIDE}", str(step))
+        for step in self.aside():
+            self._remove(str(step))
+            self._move(f"{step}{ASIDE}", str(step))
+
+    def aside(self) -> list[int]:
+        steps = steps_aside(self._bucket.names())
+        return [step for step in steps if self._bucket.exists(f"{step}{ASIDE}/{COMMITTED}") and not self._is_whole(step)]
 
     def keep_as_damaged(self, step: int) -> None:
         there, target, copies = set(self._bucket.names()), f"{step}{DAMAGED}", 1

@@ -70,9 +70,13 @@ class OnDisk:
 
     def put_back(self) -> None:
         """Undo `set_aside` for each step of which no other checkpoint came to be."""
-        for step in steps_aside(path.name for path in self.folder.glob(f"*{ASIDE}")):
-            if not (self.folder / str(step)).exists():
-                (self.folder / f"{step}{ASIDE}").rename(self.folder / str(step))
+        for step in self.aside():
+            (self.folder / f"{step}{ASIDE}").rename(self.folder / str(step))
+
+    def aside(self) -> list[int]:
+        """Steps that `put_back` would put back, oldest first."""
+        steps = steps_aside(path.name for path in self.folder.glob(f"*{ASIDE}"))
+        return [step for step in steps if not (self.folder / str(step)).exists()]
 
     def keep_as_damaged(self, step: int) -> None:
         """Rename a step, if it is there, so that it is no checkpoint any more; an earlier one of that name stays, too."""

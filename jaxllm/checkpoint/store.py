@@ -157,11 +157,8 @@ class Store:
         self._join()
         wanted = named_leaves(abstract)
         steps = from_first(self.steps)
-        if step is not None and step not in steps:
-            there = f"there are {', '.join(map(str, steps))}" if steps else "there are none"
-            raise CheckpointError(f"no checkpoint of step {step} in {self._place}: {there}")
-        if not steps:
-            raise CheckpointError(f"no checkpoint in {self._place}: train first, or name another run folder")
+        if not steps or (step is not None and step not in steps):
+            raise CheckpointError(self._none(step, steps))
         candidates = [s for s in reversed(steps) if step is None or s <= step]
         candidate, arrays, meta, damaged = self._newest_good(candidates, wanted, prefix)
         if step in damaged:
@@ -172,6 +169,17 @@ class Store:
         for bad, why in damaged.items():
             on_damaged(bad, f"checkpoint of step {bad} is damaged ({why}): step {candidate} is used instead")
         return Restored(candidate, jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values())), meta)
+
+    def _none(self, step: int | None, steps: list[int]) -> str:
+        """Why there is nothing to restore, and what to do."""
+        what = f"no checkpoint{'' if step is None else f' of step {step}'} in {self._place}"
+        aside = [each for each in self._place.aside() if step in (None, each)]
+        if aside:
+            return f"{what}: a save that was killed had set step {aside[-1]} aside; `jaxllm train` on this run puts it back"
+        if step is None:
+            return f"{what}: train first, or name another run folder"
+        there = ", ".join(map(str, steps))
+        return f"{what}: {f'there are {there}' if steps else 'there are none'}"
 
     def _newest_good(
         self, candidates: list[int], wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str

@@ -5,6 +5,10 @@ import os
 import signal
 import sys
 
+KILLED = (
+    "killed from outside, as the system does for lack of memory; free some, take a machine with more, or give smaller sizes "
+    "(--batch-size, --data.seq-len)"
+)
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
@@ -18,10 +22,13 @@ def go_on_in_child(crashed: str) -> int | None:
     if not hasattr(os, "fork") or "jax" in sys.modules:
         return None
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it is known to whom it is to be passed on
     child = os.fork()
+    if child:
+        signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if child == 0:
         return None
-    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
     status = _wait(child)
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
@@ -29,6 +36,8 @@ def go_on_in_child(crashed: str) -> int | None:
     if ended in CRASHES:
         print(f"error: {ended.name}: {crashed}", file=sys.stderr)
         return 1
+    if ended == signal.SIGKILL:
+        print(f"error: {ended.name}: {KILLED}", file=sys.stderr)
     return 128 + ended
 
 

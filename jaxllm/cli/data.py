@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jaxllm.cli.parser import Parser
+from jaxllm.hardware.counted import counted
 
 if TYPE_CHECKING:
     from jaxllm.data.build import BuildReport
@@ -112,7 +113,6 @@ def _build(arguments: argparse.Namespace) -> int:
     from jaxllm.data.clean import CleanConfig
     from jaxllm.data.readers import ReadConfig
     from jaxllm.data.splits import SplitConfig
-    from jaxllm.hardware.counted import counted
 
     begin = time.perf_counter()
     report = build_text_set(
@@ -156,7 +156,6 @@ def _build(arguments: argparse.Namespace) -> int:
 def _build_images(arguments: argparse.Namespace, sources: list[str]) -> int:
     from jaxllm.data.build_images import build_image_set
     from jaxllm.data.splits import SplitConfig
-    from jaxllm.hardware.counted import counted
 
     begin = time.perf_counter()
     report = build_image_set(
@@ -179,8 +178,6 @@ def _build_images(arguments: argparse.Namespace, sources: list[str]) -> int:
 
 
 def _say_built(arguments: argparse.Namespace, report: "BuildReport", units: tuple[str, str], seconds: float) -> None:
-    from jaxllm.hardware.counted import counted
-
     if report.skipped.count:
         print(f"\nskipped {counted(report.skipped.count, 'record')} that could not be read, the first of them:")
         for message in report.skipped.examples:

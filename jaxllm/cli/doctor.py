@@ -1,7 +1,6 @@
 """`jaxllm doctor`: check this machine, and say what to do about it."""
 
 import dataclasses
-import difflib
 from typing import TYPE_CHECKING
 
 from jaxllm.cli.parser import Parser
@@ -26,7 +25,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 of a run is to be reached")
     parser.add_argument("--num-processes", type=int, metavar="N", help="how many processes the run has")
     parser.add_argument("--process-index", type=int, metavar="I", help="which of them is here")
-    own, fields = _split(parser, argv)
+    own, fields = parser.split_fields(argv)
     options = parser.parse_args(own)
     if fields and options.recipe is None:
         parser.error(
@@ -62,20 +61,6 @@ def run(argv: list[str]) -> int:
     good = usable(findings)
     print("jaxllm can work here" if good else "something is broken: see the lines marked `broken`")
     return 0 if good else 1
-
-
-def _split(parser: Parser, argv: list[str]) -> tuple[list[str], list[str]]:
-    """The command's own words, and those that change fields of the recipe: options that are not its own, nor mistyped ones of
-    its own, each with its value."""
-    known, own, fields = parser._option_string_actions, [], []
-    words = own
-    for word in argv:
-        if word.startswith("-"):
-            name = word.partition("=")[0]
-            is_field = name not in known and ("." in name or not difflib.get_close_matches(name, known, cutoff=0.75))
-            words = fields if is_field else own
-        words.append(word)
-    return own, fields
 
 
 def _processes(given: "Hosts") -> "tuple[list[Finding], int]":

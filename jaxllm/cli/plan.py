@@ -67,8 +67,8 @@ def _in_child() -> int | None:
     except PackageNotFoundError:
         return None  # told later
     return go_on_in_child(
-        f"the TPU's compiler, {name}, crashed on this program, which is a mistake of its own; another version of libtpu and "
-        "jax, or other sizes (--batch-size, --length, --mesh), may pass"
+        f"the TPU's compiler, {name}, crashed on this program, or ran out of memory; another version of libtpu and jax, or "
+        "other sizes (--batch-size, --length, --mesh.fsdp), may pass"
     )
 
 

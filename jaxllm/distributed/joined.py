@@ -138,7 +138,8 @@ def beat(step: int, doing: str, *, long: bool = False) -> None:
 
 def limit_time(*, step_seconds: float, phase_seconds: float) -> None:
     """A run in which no process moves for so long is ended, with what they do, the process that is missing, and stacks. Holds
-    from the next `beat` on."""
+    from the next `beat` on; before the first there is no limit. A process that is in no run, or on its way into one, is waited
+    for as long as the others may take where they are."""
     if _group is not None:
         _group.step_seconds, _group.phase_seconds = step_seconds, phase_seconds
 

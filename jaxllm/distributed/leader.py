@@ -17,7 +17,7 @@ SILENT_SECONDS = 5 * PULSE_SECONDS
 LOST_SECONDS = 40.0
 """After this long without one, the process is stopped or out of reach: even while it compiles, its other thread says so."""
 
-STARTING, DONE = "starting", "done"
+STARTING, DONE = "starting", "in no run"
 """Where a process is before it has said so in a run, and outside of one."""
 
 RESTART = "start all processes again to go on from the newest checkpoint"
@@ -117,7 +117,8 @@ class Leader:
 
     def _longest(self, now: float) -> float:
         """For how long all processes together may not move: what the slowest of their places takes. One that does not even say
-        where it is has no longer than the others, nor has one that is still on its way into the run."""
+        where it is has no longer than the others, nor has one that is still on its way into the run or that is in none while
+        others wait for it. Before any process has said how long it may take (`limit_time`) there is no limit."""
         limits = [place.limit for place in self._places if place.limit is not None]
         if not limits:
             return math.inf
@@ -125,8 +126,7 @@ class Leader:
         def own(place: Place, heard: float) -> float:
             if now - heard >= min(limits):
                 return min(limits)
-            outside = math.inf if place.doing != STARTING else max(limits)
-            return outside if place.limit is None else place.limit
+            return max(limits) if place.limit is None else place.limit
 
         return max(map(own, self._places, self._heard))
 

@@ -177,9 +177,9 @@ class Bucket:
             return version_of(self._files.info(self._path(name)))
 
     def delete_version(self, name: str, version: str) -> bool:
-        """Deletes an object if it still is of that `version`; whether it was. Of many that try, at most one is told so.
-
-        Google decides that in one piece, as this process does for `memory://`; elsewhere somebody may write in between.
+        """Deletes an object if it still is of that `version`; whether it was. Of many that try, at most one is told so: where
+        Google decides, in one piece; elsewhere among those of this process, and there what somebody writes between the look
+        and the deletion is deleted, too.
         """
         with self._told(name), _deleting:
             self._files.invalidate_cache()

@@ -14,7 +14,8 @@ GOOGLE_STORAGE = "https://storage.googleapis.com"
 
 
 def check_google_storage() -> None:
-    """Once it was reached, that is known. A proxy may know a way where there is none from here.
+    """Once it was reached, that is known. A proxy may know a way where there is none from here. There is one try, so that a
+    place out of reach is told at once: what starts a run at boot has to wait for the network.
 
     Raises:
       OSError: no connection comes about; in words.

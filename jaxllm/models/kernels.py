@@ -100,7 +100,8 @@ def kernel_takes(config: TransformerConfig, length: int, order: Order | None) ->
         return False
     if kernel == "cudnn":  # it has neither sequences in parts nor, in training, masks of odd length
         return order is None and parts == 1 and length % 2 == 0
-    sees_all = not config.causal and (config.window is None or bool(config.full_attention_layers))
+    window = config.window
+    sees_all = not config.causal and (window is None or window >= length or bool(config.full_attention_layers))
     if parts > 1 and sees_all:  # JAX's fails where no block is seen in part only, and the queries are split
         return False
     own = length // parts if length % parts == 0 else length  # else the rules leave the sequence whole

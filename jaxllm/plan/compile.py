@@ -1,9 +1,10 @@
 """From a recipe to its plan: compile the program that would run, for devices that need not be here, and read it."""
 
 import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,8 +30,7 @@ from jaxllm.recipe import Recipe
 from jaxllm.recipe.device_config import main_stack
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.resolve import FromData, resolved
-from jaxllm.sharding import MeshError, make_mesh, near_multiples
-from jaxllm.sharding.axes import MESH_AXES
+from jaxllm.sharding import MeshError, make_mesh, mesh_sizes, use_all
 
 HERE = "here"
 """In place of a topology: this machine's own devices."""
@@ -92,27 +92,18 @@ def model_sizes(recipe: Recipe) -> FromData:
 
 
 def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str, slices: int) -> Mesh:
-    rows, asked = recipe.batch_size // recipe.accumulate, math.prod(getattr(recipe.mesh, axis) or 1 for axis in MESH_AXES)
-    mesh = make_mesh(recipe.mesh, rows, devices=devices) if topology == HERE or asked <= len(devices) else None
-    size = asked if mesh is None else mesh.size
-    if size == len(devices) or topology == HERE:
-        assert mesh is not None
-        return mesh
-    hint = " and ".join(_use_all(recipe, len(devices), slices, asked))
-    raise MeshError(f"the mesh must use all {len(devices)} devices of {where(topology, slices)}: got {size}; {hint}")
-
-
-def _use_all(recipe: Recipe, devices: int, slices: int, asked: int) -> Iterator[str]:
-    """What to change so that no device is left over."""
-    if slices > 1 and recipe.mesh.replica * recipe.mesh.stage == 1:
-        yield f"set --mesh.replica {slices} for a copy of the model on each slice"
-    elif recipe.mesh.data is not None:
-        yield "leave mesh.data out"
-    elif devices % asked:
-        yield f"choose sizes whose product divides {devices}"
-    whole = recipe.mesh.context * recipe.mesh.tensor
-    if devices % whole == 0 and recipe.batch_size % (at_once := devices // whole * recipe.accumulate):
-        yield f"set --batch-size {near_multiples(recipe.batch_size, at_once)}"
+    """Of all chips of a slice; of the devices here some may be left over, as where it is trained."""
+    config, rows = recipe.mesh, recipe.batch_size // recipe.accumulate
+    used = math.prod(mesh_sizes(config, len(devices), rows).values())
+    if used == len(devices) or topology == HERE:
+        return make_mesh(config, rows, devices=devices)
+    hints = []
+    if slices > 1 and config.replica * config.stage == 1:
+        config = dataclasses.replace(config, replica=slices)
+        hints.append(f"set --mesh.replica {slices} for a copy of the model on each slice")
+    hints.append(use_all(config, len(devices), recipe.batch_size, recipe.accumulate))
+    told = f"the mesh must use all {len(devices)} devices of {where(topology, slices)}: got {used}"
+    raise MeshError(f"{told}; {' and '.join(filter(None, hints))}")
 
 
 def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str, Any]:

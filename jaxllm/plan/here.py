@@ -54,7 +54,7 @@ def here_step_time(
     """
     new = rates.allocation(temporaries)
     compute, traffic, exposed = new, new, 0.0
-    parts: dict[str, float] = {"optimizer and the rest": new} if new else {}
+    parts: dict[str, float] = {"memory from the system": new} if new else {}
     for (instruction, computation, times), distance in with_distances(program):
         if instruction.opcode.removesuffix("-start") in KINDS:
             exposed += times * (rates.meeting + result_bytes(instruction) / rates.sum_bandwidth)
@@ -70,7 +70,8 @@ def here_step_time(
 
 def with_distances(program: Program) -> Iterator[tuple[Executed, float]]:
     """What is executed, and how many bytes are moved between the last use of what it reads and its own; on average over its
-    bytes. What is used for the first time was used in the step before."""
+    bytes and, in a loop, over its turns: from the second on, what a turn reads was used in the turn before. What is used for
+    the first time was used in the step before."""
     executed = list(program.executed())
     sizes = [instruction_bytes(program, instruction, computation) for instruction, computation, _ in executed]
     step = sum(times * size for (_, _, times), size in zip(executed, sizes, strict=True))
@@ -85,7 +86,7 @@ def with_distances(program: Program) -> Iterator[tuple[Executed, float]]:
         distances = {name: moved - used.get(name, moved - step) for name in weights}
         total = sum(weights.values())
         mean = sum(weights[name] * distances[name] for name in weights) / total / times if total else 0.0
-        yield row, mean + size
+        yield row, mean
         moved += times * size
         used |= dict.fromkeys([*weights, instruction.name], moved)
 
@@ -119,7 +120,7 @@ def operation_time(
     moved = instruction_bytes(program, instruction, computation)
     inside = list(program.inside(instruction, computation))
     rows = max((transposed_rows(inner, place) for inner, place in inside), default=0)
-    bandwidth = rates.bandwidth_of(max(distance, moved))
+    bandwidth = rates.bandwidth_of(distance + moved)
     return OperationTime(
         products=sum(timed(dot) for dot in dots) + library / rates.products,
         arithmetic=sum(_arithmetic(program, inner, place, rates) for inner, place in inside),

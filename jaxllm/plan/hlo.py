@@ -229,12 +229,17 @@ def _step(program: Program, body: Computation, index: int) -> int | None:
         value = _itself(inside, inside.root)
     if value is None or value.opcode != "add":
         return None
-    terms = [_itself(inside, name) for name in value.operands]
-    if given:
-        terms = [_itself(body, given[_constant(x) or 0]) if x is not None and x.opcode == "parameter" else x for x in terms]
-    before = [name for name in (*value.operands, *given) if _place(body, getattr(_itself(body, name), "name", name)) == index]
-    steps = [_constant(term) for term in terms if term is not None and term.opcode == "constant"]
-    return steps[0] if steps and before else None
+    steps, places = [], []
+    for name in value.operands:
+        term, where = _itself(inside, name), inside
+        if given and term is not None and term.opcode == "parameter":
+            name, where = given[_constant(term) or 0], body
+            term = _itself(body, name)
+        if term is not None and term.opcode == "constant":
+            steps.append(_constant(term))
+        elif where is body:
+            places.append(_place(body, name if term is None else term.name))
+    return steps[0] if steps and places == [index] else None
 
 
 def _itself(computation: Computation, name: str) -> Instruction | None:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxllm.hardware import device_kind, peak_flops
+from jaxllm.hardware.counted import counted
 from jaxllm.models import abstract_params, attention_kernel, make_model, num_params, train_flops_per_token
 from jaxllm.plan.compile import HERE, make_plan, model_sizes, plan_devices
 from jaxllm.plan.estimate import INTERCONNECTS
@@ -86,7 +87,8 @@ def search(
             f"no layout of {recipe.name} fits {len(devices)} devices of {(machine.capacity or 0) / 1e9:.1f} GB: the smallest "
             f"needs about {least / 1e9:.1f} GB a device (counted, not compiled); use a larger topology"
         )
-    say(f"{len(rows)} layouts counted, {len(fitting)} of them may fit; compiling the best {min(compiled, len(fitting))}")
+    best = min(compiled, len(fitting))
+    say(f"{counted(len(rows), 'layout')} counted, {len(fitting)} of them may fit; compiling the best {best}")
     found = compile_best(fitting, compiled, lambda layout, guess: _compile(recipe, topology, slices, layout, guess, say))
     return Search(
         counted=len(rows),
@@ -170,7 +172,7 @@ def describe_search(result: Search, price: float | None = None) -> str:
     """
     dollars = "" if price is None else f" {'$ a billion':>12}"
     lines = [
-        f"{result.counted} layouts, {result.too_large} of them counted too large; {len(result.found)} compiled "
+        f"{counted(result.counted, 'layout')}, {result.too_large} of them counted too large; {len(result.found)} compiled "
         "(times are estimates)",
         f"{'':>3} {'tokens/s':>12} {'step, s':>9} {'MFU':>6}{dollars} {'peak, GB':>9}  options",
     ]

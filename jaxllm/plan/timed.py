@@ -1,6 +1,7 @@
 """Seconds of an operation on this machine's devices, all of them busy with it at once.
 
-On a CPU they are those that its cores computed, so that other work on the machine does not decide.
+On a CPU they are those that its cores computed, so that other work on the machine does not decide; but where devices wait for
+each other it is the time that passes, and other work makes it longer.
 """
 
 import math
@@ -14,12 +15,20 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-AT_LEAST, ROUND, ROUNDS = 0.05, 0.008, 4
-"""Seconds that are timed at least, those of a round at least, and how many rounds at least; the shortest counts."""
-FEWEST_TURNS, MOST_TURNS = 4, 2**14
+AT_LEAST, ROUND, ROUNDS, LOOKS = 0.05, 0.008, 4, 2
+"""Seconds that are timed at least, those of a round at least, how many rounds at least, and how many for a look at how long
+something takes; the shortest counts."""
+FEWEST_TURNS, MOST_TURNS = 4, 4**10
 """Of the loop in one call, besides a first."""
 SETTLE = 2e-4
 """Seconds until threads that have finished are asleep: the system counts what a thread ran when it falls asleep."""
+
+
+class TooBusy(ValueError):
+    """Other work on this machine makes what is measured mean nothing."""
+
+    def __init__(self, seen: str):
+        super().__init__(f"{seen}; this machine is too busy to be timed: try again when it has less to do")
 
 
 def loop_seconds(
@@ -29,6 +38,9 @@ def loop_seconds(
 
     Args:
       meets: whether devices wait for each other in it, at the mesh axis "all": then it is the time that passes.
+
+    Raises:
+      TooBusy: several turns of the loop took no longer than one.
     """
     mesh, spec = _mesh(), PartitionSpec("all")
     # On a GPU the host is asked at every turn whether a loop of a length not known before goes on: there, a loop in each turn.
@@ -47,28 +59,34 @@ def loop_seconds(
         several = lambda _, carried: jax.lax.fori_loop(0, inner, turn, carried)  # noqa: E731
         return jax.lax.fori_loop(0, turns, several, (arrays[0], jnp.zeros(result.shape, result.dtype)))[1][None]
 
-    mapped = jax.shard_map(
-        per_device, mesh=mesh, in_specs=(PartitionSpec(), *[spec] * len(shapes)), out_specs=spec, check_vma=False
-    )
     given = [_spread(mesh, shape, dtype) for shape in shapes]
-    call = jax.jit(mapped).lower(1, *given).compile()
+    call = _compiled(per_device, mesh, (PartitionSpec(), *[spec] * len(shapes)), 1, *given)
 
-    def spent(turns: int, rounds: int = ROUNDS) -> float:
-        return _seconds(lambda: call(turns, *given), meets, rounds)
+    def spent(turns: int, rounds: int = ROUNDS, at_least: float = AT_LEAST) -> float:
+        return _seconds(lambda: call(turns, *given), meets, rounds, at_least)
 
-    once, turns = spent(1), FEWEST_TURNS
-    while turns < MOST_TURNS and spent(1 + turns, rounds=1) < once + max(ROUND, once):
-        turns *= 4  # until the turns take longer than the call itself, which may be seen too long on a busy machine
-    return max(1e-9, (spent(1 + turns) - once) / turns / inner)
+    once, took, turns = spent(1), 0.0, FEWEST_TURNS
+    while turns <= MOST_TURNS:
+        if turns == MOST_TURNS or spent(1 + turns, LOOKS, 0.0) > once + max(ROUND, once):  # longer than the call itself
+            once = min(once, spent(1, LOOKS, 0.0))
+            took = spent(1 + turns) - once
+            if took > ROUND / 2:
+                return took / turns / inner
+        turns *= 4  # other work may have made a look, or the call, too long
+    raise TooBusy(f"{MOST_TURNS:,} turns of a loop must take longer than one: they took {took:.2g} s more")
 
 
 def call_seconds(function: Callable[[Array], Array], shape: tuple[int, ...]) -> float:
     """Seconds of one call of a function of a float32 array of this shape, on each device: its result is in new memory."""
-    mesh, spec = _mesh(), PartitionSpec("all")
+    mesh = _mesh()
     given = _spread(mesh, shape, "float32")
-    mapped = jax.shard_map(lambda x: function(x[0])[None], mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    call = jax.jit(mapped).lower(given).compile()
+    call = _compiled(lambda x: function(x[0])[None], mesh, PartitionSpec("all"), given)
     return _seconds(lambda: call(given), meets=False)
+
+
+def _compiled(per_device: Callable[..., Array], mesh: Mesh, in_specs: Any, *given: Any) -> Callable[..., Array]:
+    mapped = jax.shard_map(per_device, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec("all"), check_vma=False)
+    return jax.jit(mapped).lower(*given).compile()
 
 
 def _mesh() -> Mesh:
@@ -81,12 +99,12 @@ def _spread(mesh: Mesh, shape: tuple[int, ...], dtype: str) -> Array:
     return make()
 
 
-def _seconds(call: Callable[[], Array], meets: bool, rounds: int = ROUNDS) -> float:
+def _seconds(call: Callable[[], Array], meets: bool, rounds: int = ROUNDS, at_least: float = AT_LEAST) -> float:
     """Of one call: the shortest of several."""
     devices = jax.devices()
     on_cores = devices[0].platform == "cpu" and not meets
     clock = time.process_time if on_cores else time.perf_counter
-    shortest, done, end = math.inf, 0, time.perf_counter() + (AT_LEAST if rounds == ROUNDS else 0.0)
+    shortest, done, end = math.inf, 0, time.perf_counter() + at_least
     while done < rounds or time.perf_counter() < end:
         if on_cores:
             time.sleep(SETTLE)

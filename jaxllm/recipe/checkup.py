@@ -16,7 +16,7 @@ from jaxllm.hardware.checkup import GIB, existing
 from jaxllm.hardware.counted import counted
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RUNS
-from jaxllm.sharding import make_mesh, near_multiples
+from jaxllm.sharding import make_mesh, use_all
 
 
 def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, list[Finding]]:
@@ -41,30 +41,19 @@ def check_run_dir(run_dir: str | None, num_processes: int, default: Path = RUNS)
 
 def _mesh(recipe: Recipe, num_processes: int) -> Iterator[Finding]:
     devices = jax.devices() * (num_processes if jax.process_count() == 1 else 1)
+    advice = use_all(recipe.mesh, len(devices), recipe.batch_size, recipe.accumulate)
     try:
         mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate, devices)
     except ValueError as error:
-        yield Finding("broken", str(error), "choose other --mesh sizes or another --batch-size")
+        yield Finding("broken", str(error), advice or "choose other --mesh sizes or another --batch-size")
         return
     split = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
     told = f"{split}, of {counted(len(devices), 'device')} of {counted(num_processes, 'process')}"
     if mesh.devices.size < len(devices):
         level = "note" if num_processes == 1 else "broken"
-        yield Finding(level, f"{told}: {len(devices) - mesh.devices.size} stay idle", _use_all(recipe, len(devices)))
+        yield Finding(level, f"{told}: {len(devices) - mesh.devices.size} stay idle", advice)
     else:
         yield Finding("ok", told)
-
-
-def _use_all(recipe: Recipe, devices: int) -> str:
-    """What to change so that no device is left over."""
-    mesh = recipe.mesh
-    fixed = mesh.replica * mesh.stage * mesh.fsdp * mesh.expert * mesh.context * mesh.tensor
-    if devices % fixed:
-        return f"choose --mesh sizes whose product divides {devices}"
-    at_once = devices // (mesh.context * mesh.tensor) * recipe.accumulate
-    words = [] if recipe.batch_size % at_once == 0 else [f"--batch-size {near_multiples(recipe.batch_size, at_once)}"]
-    words += [] if mesh.data is None else [f"--mesh.data {devices // fixed}"]
-    return f"set {' and '.join(words)}"
 
 
 def _data(recipe: Recipe, num_processes: int) -> Iterator[Finding]:

@@ -104,6 +104,7 @@ def _fit(recipe: Recipe, command: str | None) -> Fitted:
                 place = f"of {asked}" if there <= asked else f"where {asked} are asked for"
                 say(f"already at step {there} {place}: to go on, give more than {there} with --steps")
                 return Fitted(folder.place, progress.step, "finished", progress.best_loss)
+            _begin("opening the log", progress.step)
             folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None
             log_config, steps = job.recipe.log, job.recipe.steps

@@ -79,12 +79,24 @@ def check_rows(parts: Mapping[str, int], batch_size: int, accumulate: int = 1) -
     split, rows = _row_split(parts), batch_size // accumulate
     at_once = math.prod(split.values())
     if rows % at_once:
-        near = near_multiples(batch_size, at_once * accumulate)
+        near = _near_multiples(batch_size, at_once * accumulate)
         raise MeshError(f"{_refusal(split, _rows_field(accumulate), rows)}; or a batch_size of {near}")
 
 
-def near_multiples(size: int, of: int) -> str:
-    """The multiples of a number next to `size`, for a message: "8 or 12"."""
+def use_all(config: MeshConfig, devices: int, batch_size: int, accumulate: int = 1) -> str:
+    """What to set so that a mesh uses all devices, for a message: "set --batch-size 16 or 32 and --mesh.data 16". Empty where
+    nothing has to change."""
+    fixed = math.prod(getattr(config, axis) for axis in MESH_AXES if axis != "data")
+    if devices % fixed:
+        return f"choose --mesh sizes whose product divides {devices}"
+    at_once = devices // math.prod(getattr(config, axis) for axis in MESH_AXES if axis not in BATCH_AXES) * accumulate
+    words = [f"--batch-size {_near_multiples(batch_size, at_once)}"] if batch_size % at_once else []
+    words += [f"--mesh.data {devices // fixed}"] if config.data not in (None, devices // fixed) else []
+    return f"set {' and '.join(words)}" if words else ""
+
+
+def _near_multiples(size: int, of: int) -> str:
+    """The multiples of a number next to `size`: "8 or 12"."""
     below = size // of * of
     return " or ".join(str(near) for near in (below, below + of) if near)
 

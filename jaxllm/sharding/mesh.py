@@ -22,12 +22,11 @@ def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequen
       devices: others than this machine's, to plan for.
 
     Raises:
-      MeshError: more devices asked for than there are, a batch that does not divide, slices that the mesh does not fit.
+      MeshError: more devices asked for than there are, a batch that does not divide, slices that the mesh does not fit, a part
+        of a TPU slice whose chips are not joined as a mesh.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
-    if config.data is None:
-        sizes["data"] = _default_data(sizes, len(devices), batch_size)
+    sizes = mesh_sizes(config, len(devices), batch_size)
     needed = math.prod(sizes.values())
     if needed > len(devices):
         hint = f" (or set JAX_NUM_CPU_DEVICES={needed} to try it on virtual devices)" if _all_cpu(devices) else ""
@@ -38,7 +37,22 @@ def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequen
     if batch_size is not None:
         check_rows(sizes, batch_size)
     kind = AxisType.Explicit if config.explicit else AxisType.Auto
-    return Mesh(_grid(sizes, devices[:needed]), MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
+    try:
+        grid = _grid(sizes, devices[:needed])
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        if isinstance(error, MeshError) or needed == len(devices):
+            raise
+        raise MeshError(
+            f"a mesh that leaves TPU chips over must take a block of them: got {_product(sizes)}, {needed} of {len(devices)}; "
+            f"choose mesh sizes and a batch_size that use all {len(devices)}"
+        ) from error
+    return Mesh(grid, MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
+
+
+def mesh_sizes(config: MeshConfig, count: int, batch_size: int | None = None) -> dict[str, int]:
+    """The size of each mesh axis on so many devices; `data`, where it is left out, as large as devices and batch let it be."""
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    return sizes | ({"data": _default_data(sizes, count, batch_size)} if config.data is None else {})
 
 
 def _default_data(sizes: dict[str, Any], count: int, batch_size: int | None) -> int:

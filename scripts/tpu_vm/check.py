@@ -12,13 +12,15 @@ try:
     from jaxllm.cli.overrides import override
     from jaxllm.cli.train import split_hosts
     from jaxllm.recipe import find_recipe
-    _, (recipe, *fields) = split_hosts(sys.argv[1:])
-    override(find_recipe(recipe), fields)
 except ImportError as error:
     print(error)
     sys.exit(3)
-except (ValueError, OSError) as error:
-    print(" ".join(str(error).split()))
+try:
+    _, (recipe, *fields) = split_hosts(sys.argv[1:])
+    override(find_recipe(recipe), fields)
+except Exception as error:  # whatever the recipe's own code raises
+    told = "" if isinstance(error, (ValueError, OSError)) else f"{recipe}: {type(error).__name__}: "
+    print(told + " ".join(str(error).split()))
     sys.exit(2)
 """
 """What `jaxllm train` reads of its command line, in a process of its own: it imports JAX."""

@@ -5,7 +5,7 @@ from contextlib import closing
 import jax.numpy as jnp
 import pytest
 
-from jaxllm.checkpoint import CheckpointConfig, Store
+from jaxllm.checkpoint import CheckpointConfig, CheckpointError, Store
 from jaxllm.checkpoint.config import best_steps, steps_to_delete
 from tests.checkpoint.states import abstract
 
@@ -96,6 +96,11 @@ def test_what_a_killed_save_set_aside_comes_back(tmp_path, monkeypatch):
         patched.setattr("jaxllm.checkpoint.files.write", write)
         store.save(5, STATE, {"first": False})
     assert Store(tmp_path).steps() == []
+    for step in (None, 5):  # to one that only reads
+        with pytest.raises(CheckpointError, match="had set step 5 aside; `jaxllm train` on this run puts it back"):
+            Store(tmp_path).restore(abstract(STATE), step)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 4 in .*: there are none"):
+        Store(tmp_path).restore(abstract(STATE), 4)
     assert Store(tmp_path).recover() == [5]
     assert Store(tmp_path).restore(abstract(STATE)).meta == {"first": True}
     store = Store(tmp_path)

@@ -266,22 +266,34 @@ def test_what_may_take_long_has_its_own_limit(judged):
     )
 
 
-def test_a_process_that_never_begins_is_waited_for_as_long_as_others_may_take(judged):
-    """It hangs where nothing has been said of limits yet; one that is in no run is waited for by nobody."""
+@pytest.mark.parametrize("doing", ["starting", "in no run"])
+def test_a_process_that_never_begins_is_waited_for_as_long_as_others_may_take(judged, doing):
+    """It hangs where nothing has been said of limits yet, or does something of its own after another run."""
     leader, clock, verdicts = judged
 
-    def wait(seconds: float, doing: str) -> None:
+    def wait(seconds: float) -> None:
         clock.now += seconds
         for index in range(3):
             waits = place(step=0, doing="comparing what each runs", limit=3600.0)
             leader.hear(index, waits if index else {"alive": list(Place(doing=doing))})
         leader.judge()
 
-    wait(0, "done")
-    wait(10_000, "done")
-    wait(0, "starting")
+    wait(0)
+    wait(3590)
+    assert verdicts() == []
+    wait(11)
     assert len(verdicts()) == 1
-    assert "comparing what each runs, the others wait for process 0 (a), which is starting" in verdicts()[0]
+    assert f"comparing what each runs, the others wait for process 0 (a), which is {doing}" in verdicts()[0]
+
+
+def test_where_nobody_has_said_how_long_it_may_take_there_is_no_limit(judged):
+    leader, clock, verdicts = judged
+    for _ in range(2):
+        clock.now += 10_000
+        for index in range(3):
+            leader.hear(index, place(step=0, doing="starting", limit=None))
+        leader.judge()
+    assert verdicts() == []
 
 
 def test_a_frozen_process_is_named_by_its_silence(judged):

@@ -143,6 +143,16 @@ def test_a_step_inside_a_fusion_is_found(inside, operands):
     assert parse(other).unknown_loops() == ("loop",)
 
 
+def test_a_constant_added_to_something_else_is_no_step():
+    """Though the fusion that adds it is given the element, too."""
+    inside = ADDED.replace("add(%a, %b)", "add(%b, %c)").replace("  ROOT", "  %c = s32[] parameter(2)\n  ROOT")
+    text = TEXT.replace("%body (state", inside + "%body (state")
+    text = text.replace("  %next = ", "  %other = s32[] negate(%i)\n  %next = ")
+    text = text.replace("add(%i, %two)", "fusion(%i, %two, %other), kind=kLoop, calls=%added")
+    assert parse(text).unknown_loops() == ("loop",)
+    assert not parse(text.replace("fusion(%i, %two, %other)", "fusion(%other, %two, %i)")).unknown_loops()
+
+
 def test_trips_in_the_short_form_and_as_the_compiler_says():
     short = TEXT.replace("compare(%i, %end)", "compare(%state#0, %end)")
     assert {i.name: count for i, _, count in parse(short).executed()}["weights"] == 5

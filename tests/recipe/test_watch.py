@@ -38,6 +38,13 @@ class Watched:
         self.leader = self.group._leader
         self.patch(self.leader, "end", lambda why, **_: self.verdicts.append(why))
         self.patch(joined_module, "_group", self.group)
+        self.looks, judge = 0, self.leader.judge
+
+        def look() -> None:
+            judge()
+            self.looks += 1
+
+        self.patch(self.leader, "judge", look)
 
     def monotonic(self) -> float:
         return time.monotonic() + self.later
@@ -51,7 +58,8 @@ class Watched:
                 self._wait_until(lambda: self.leader._places[0] == self.group._place)
                 self.verdicts.clear()
                 self.later += 950
-                time.sleep(0.15)
+                looks = self.looks
+                self._wait_until(lambda: self.looks >= looks + 2)  # the first may have begun before the clock was put forward
                 early, place = list(self.verdicts), self.group._place.words()
                 self.later += 2700
                 self._wait_until(lambda: bool(self.verdicts))
@@ -84,6 +92,7 @@ def test_every_phase_that_hangs_is_named(watched, tmp_path):
     watched.hold(Program, "compile_step")
     watched.hold(fit_module, "gather")
     watched.hold(fit_module, "init_state")
+    watched.hold(fit_module, "RunLog")
     watched.hold(conclude_module, "make_sample")
     watched.hold(conclude_module, "write_report")
     watched.hold(joined_module, "gather", when=lambda text: text == "")
@@ -96,6 +105,7 @@ def test_every_phase_that_hangs_is_named(watched, tmp_path):
         "compiling",
         "waiting for the others to compile",
         "making the first parameters",
+        "opening the log",
         "waiting for the others to be ready",
         "making the sample (step 2)",
         "writing the report (step 2)",

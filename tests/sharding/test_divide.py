@@ -1,10 +1,11 @@
 """What a mesh cannot split evenly is refused by field, with the sizes that work."""
 
+import math
 import re
 
 import pytest
 
-from jaxllm.sharding import AxisSize, MeshConfig, MeshError, check_batch, check_divides, left_whole
+from jaxllm.sharding import AxisSize, MeshConfig, MeshError, check_batch, check_divides, left_whole, mesh_sizes, use_all
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,29 @@ def test_what_fits_is_let_pass():
     check_batch(MeshConfig(), 7)
     check_batch(MeshConfig(stage=2, fsdp=2), 16, 2, 4)
     check_divides(MeshConfig(tensor=8), [AxisSize("vocab", "model.vocab_size", 65)])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "rows", "advice"),
+    [
+        ({}, (16,), ""),
+        ({}, (24,), "set --batch-size 16 or 32"),
+        ({}, (24, 2), "set --batch-size 32"),
+        ({"data": 12}, (24,), "set --batch-size 16 or 32 and --mesh.data 16"),
+        ({"data": 1, "fsdp": 4, "tensor": 2}, (8,), "set --mesh.data 2"),
+        ({"data": 1, "fsdp": 8, "tensor": 4}, (32,), "choose --mesh sizes whose product divides 16"),
+        ({"data": 3}, (16,), "set --mesh.data 16"),
+    ],
+)
+def test_advice_that_is_followed_uses_all_devices(mesh, rows, advice):
+    assert use_all(MeshConfig(**mesh), 16, *rows) == advice
+    data, batch_size = (re.search(rf"--{name} (\d+)", advice) for name in ("mesh.data", "batch-size"))
+    mesh |= {"data": int(data[1])} if data else {}
+    rows = (int(batch_size[1]), *rows[1:]) if batch_size else rows
+    if "choose" not in advice:
+        sizes = mesh_sizes(MeshConfig(**mesh), 16, rows[0] // (rows[1] if rows[1:] else 1))
+        assert math.prod(sizes.values()) == 16 and use_all(MeshConfig(**mesh), 16, *rows) == ""
+        check_batch(MeshConfig(**sizes), *rows)
 
 
 def test_what_is_left_whole_is_told():

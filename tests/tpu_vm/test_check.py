@@ -24,6 +24,20 @@ def test_what_training_takes_is_let_pass_and_what_it_refuses_is_not(tool):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("def config():\n    return nothing", "mine.py: NameError: name 'nothing' is not defined"),
+        ("import not_there", "mine.py: ModuleNotFoundError: No module named 'not_there'"),
+        ("def config():\n    return 3", "mine.py: config.. must return a Recipe: got int"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_refused(tool, tmp_path, text, said):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=f"^training would refuse this: .*{said}$"):
+        tool("check").check_options(ROOT, [str(tmp_path / "mine.py")])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("import not_there", "jaxllm cannot be imported here, No module named 'not_there'"),
         ("import os; print('first'); print('cannot', flush=True); os._exit(9)", "jaxllm ended with exit code 9, cannot"),
     ],
