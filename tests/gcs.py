@@ -115,8 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif name not in self.there.objects:
             self._say(404, {"error": {"code": 404, "message": f"No such object: {name}"}})
         elif self.command == "DELETE":
-            del self.there.objects[name]
-            self._say(204)
+            self._delete(name, query.get("ifGenerationMatch"))
         elif query.get("alt") == "media":
             self._download(name)
         else:
@@ -146,6 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(412, {"error": {"code": 412, "message": "conditionNotMet"}})
         else:
             self._say(200, self._described(bucket, name))
+
+    def _delete(self, name: str, wanted: str | None) -> None:
+        if wanted not in (None, str(self.there.objects[name][1])):
+            self._say(412, {"error": {"code": 412, "message": "conditionNotMet"}})
+            return
+        del self.there.objects[name]
+        self._say(204)
 
     def _parts(self, body: bytes) -> list[bytes]:
         boundary = b"--" + re.search('boundary="?([^";]+)', self.headers["Content-Type"])[1].encode()

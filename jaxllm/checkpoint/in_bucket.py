@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxllm.checkpoint.on_disk import DAMAGED, LEAVING
+from jaxllm.checkpoint.on_disk import ASIDE, DAMAGED, steps_aside
 from jaxllm.distributed import num_processes
 from jaxllm.hardware.bucket import PROBE, Bucket, bucket_error
 
@@ -80,11 +80,16 @@ class InBucket:
 
     def set_aside(self, step: int) -> None:
         if self._is_whole(step):
-            self._move(str(step), f"{step}{LEAVING}")
+            self._move(str(step), f"{step}{ASIDE}")
 
-    def put_back(self, step: int) -> None:
-        if self._bucket.exists(f"{step}{LEAVING}/{COMMITTED}"):
-            self._move(f"{step}{LEAVING}", str(step))
+    def put_back(self) -> None:
+        for step in self.aside():
+            self._remove(str(step))
+            self._move(f"{step}{ASIDE}", str(step))
+
+    def aside(self) -> list[int]:
+        steps = steps_aside(self._bucket.names())
+        return [step for step in steps if self._bucket.exists(f"{step}{ASIDE}/{COMMITTED}") and not self._is_whole(step)]
 
     def keep_as_damaged(self, step: int) -> None:
         there, target, copies = set(self._bucket.names()), f"{step}{DAMAGED}", 1
@@ -97,14 +102,16 @@ class InBucket:
     def remove_step(self, step: int) -> None:
         self._remove(str(step))
 
-    def remove_unfinished(self, but: int | None = None) -> None:
+    def remove_unfinished(self) -> None:
         if self._work is not None:
             self._work.cleanup()
             self._work = None
-        for name in self._bucket.names():
-            unfinished = name.startswith(PROBE) or (name.isdecimal() and not self._is_whole(int(name)))
-            if unfinished or (name.endswith(LEAVING) and name != f"{but}{LEAVING}"):
-                self._bucket.delete_folder(name)
+        names = self._bucket.names()
+        unfinished = [name for name in names if name.isdecimal() and not self._is_whole(int(name))]
+        replaced = [f"{step}{ASIDE}" for step in steps_aside(names) if str(step) in names and str(step) not in unfinished]
+        for name in names:
+            if name.startswith(PROBE) or name in unfinished or name in replaced:
+                self._remove(name)
 
     def refusal(self, step: int) -> OSError | None:
         """Why some object of a step cannot be read, if so."""

@@ -2,18 +2,20 @@
 
 <folder>/<step>/              `jaxllm.checkpoint.files`
 <folder>/<step>.damaged/      a checkpoint found damaged, out of the way: kept for its owner to look at or delete
-<folder>/<step>.leaving/      on its way out, or set aside while another of that step is written
+<folder>/<step>.aside/        set aside while another of that step is written: put back where that was never finished
+<folder>/<step>.leaving/      on its way out
 """
 
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = ".orbax-checkpoint-tmp"
+ASIDE = ".aside"
 LEAVING = ".leaving"
 DAMAGED = ".damaged"
 
@@ -64,12 +66,17 @@ class OnDisk:
     def set_aside(self, step: int) -> None:
         """Make room for a new save of `step`, if there is one already."""
         if (self.folder / str(step)).exists():
-            (self.folder / str(step)).rename(self.folder / f"{step}{LEAVING}")
+            (self.folder / str(step)).rename(self.folder / f"{step}{ASIDE}")
 
-    def put_back(self, step: int) -> None:
-        """Undo `set_aside`."""
-        if (self.folder / f"{step}{LEAVING}").exists():
-            (self.folder / f"{step}{LEAVING}").rename(self.folder / str(step))
+    def put_back(self) -> None:
+        """Undo `set_aside` for each step of which no other checkpoint came to be."""
+        for step in self.aside():
+            (self.folder / f"{step}{ASIDE}").rename(self.folder / str(step))
+
+    def aside(self) -> list[int]:
+        """Steps that `put_back` would put back, oldest first."""
+        steps = steps_aside(path.name for path in self.folder.glob(f"*{ASIDE}"))
+        return [step for step in steps if not (self.folder / str(step)).exists()]
 
     def keep_as_damaged(self, step: int) -> None:
         """Rename a step, if it is there, so that it is no checkpoint any more; an earlier one of that name stays, too."""
@@ -82,15 +89,18 @@ class OnDisk:
 
     def remove_step(self, step: int) -> None:
         """Delete a step so that it disappears at once, even if the deletion is interrupted."""
-        self.set_aside(step)
-        shutil.rmtree(self.folder / f"{step}{LEAVING}")
+        leaving = self.folder / f"{step}{LEAVING}"
+        (self.folder / str(step)).rename(leaving)
+        shutil.rmtree(leaving)
 
-    def remove_unfinished(self, but: int | None = None) -> None:
-        """Delete what interrupted saves and deletions left behind, except the step `but` that was set aside."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if UNFINISHED in path.name or (path.name.endswith(LEAVING) and path.name != f"{but}{LEAVING}"):
-                    shutil.rmtree(path, ignore_errors=True)
+    def remove_unfinished(self) -> None:
+        """Delete what interrupted saves and deletions left behind, and what was set aside for a checkpoint that is there."""
+        if not self.folder.is_dir():
+            return
+        replaced = [f"{step}{ASIDE}" for step in self.steps()]
+        for path in self.folder.iterdir():
+            if UNFINISHED in path.name or path.name.endswith(LEAVING) or path.name in replaced:
+                shutil.rmtree(path, ignore_errors=True)
 
     def refusal(self, step: int) -> OSError | None:
         """Why some file of a step cannot be opened, if so: Orbax takes one for missing that it is not allowed to see."""
@@ -109,3 +119,9 @@ class OnDisk:
     def explain(self, error: BaseException) -> BaseException:
         """What a library raised, in words of the place."""
         return error
+
+
+def steps_aside(names: Iterable[str]) -> list[int]:
+    """The steps that were set aside, of the names in a folder."""
+    steps = (name.removesuffix(ASIDE) for name in names if name.endswith(ASIDE))
+    return sorted(int(step) for step in steps if step.isdecimal())

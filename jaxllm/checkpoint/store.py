@@ -27,7 +27,7 @@ from jaxllm.checkpoint.on_disk import OnDisk
 from jaxllm.checkpoint.quiet import quiet_orbax
 from jaxllm.checkpoint.verify import read_verified, reason, system_error
 from jaxllm.distributed import from_first, is_first, num_processes
-from jaxllm.hardware.bucket import is_url, local_path
+from jaxllm.hardware.bucket import in_bucket, local_path
 
 OnDamaged = Callable[[int, str], None]
 
@@ -59,7 +59,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, config: CheckpointConfig | None = None):
-        self._place = InBucket(str(folder)) if is_url(folder) else OnDisk(local_path(folder))
+        self._place = InBucket(str(folder)) if in_bucket(folder) else OnDisk(local_path(folder))
         self._config = config or CheckpointConfig()
         self._checkpointer = files.make_writer()
         self._reader = files.make_reader()
@@ -71,6 +71,14 @@ class Store:
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, oldest first; whether they are good is seen when they are restored."""
         return self._place.steps()
+
+    def recover(self) -> list[int]:
+        """Put back what a save set aside that was killed before it ended; the steps that are there then.
+
+        For the one that writes here, before it reads.
+        """
+        self._place.put_back()
+        return self.steps()
 
     def best_step(self) -> int | None:
         """The saved step with the best metric; None if none was saved with one."""
@@ -149,11 +157,8 @@ class Store:
         self._join()
         wanted = named_leaves(abstract)
         steps = from_first(self.steps)
-        if step is not None and step not in steps:
-            there = f"there are {', '.join(map(str, steps))}" if steps else "there are none"
-            raise CheckpointError(f"no checkpoint of step {step} in {self._place}: {there}")
-        if not steps:
-            raise CheckpointError(f"no checkpoint in {self._place}: train first, or name another run folder")
+        if not steps or (step is not None and step not in steps):
+            raise CheckpointError(self._none(step, steps))
         candidates = [s for s in reversed(steps) if step is None or s <= step]
         candidate, arrays, meta, damaged = self._newest_good(candidates, wanted, prefix)
         if step in damaged:
@@ -164,6 +169,17 @@ class Store:
         for bad, why in damaged.items():
             on_damaged(bad, f"checkpoint of step {bad} is damaged ({why}): step {candidate} is used instead")
         return Restored(candidate, jax.tree.unflatten(jax.tree.structure(abstract), list(arrays.values())), meta)
+
+    def _none(self, step: int | None, steps: list[int]) -> str:
+        """Why there is nothing to restore, and what to do."""
+        what = f"no checkpoint{'' if step is None else f' of step {step}'} in {self._place}"
+        aside = [each for each in self._place.aside() if step in (None, each)]
+        if aside:
+            return f"{what}: a save that was killed had set step {aside[-1]} aside; `jaxllm train` on this run puts it back"
+        if step is None:
+            return f"{what}: train first, or name another run folder"
+        there = ", ".join(map(str, steps))
+        return f"{what}: {f'there are {there}' if steps else 'there are none'}"
 
     def _newest_good(
         self, candidates: list[int], wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str
@@ -201,6 +217,7 @@ class Store:
 
     def _clear(self, step: int, size: int) -> None:
         """Clear what interrupted saves left; refuse a disk that is full or read-only before anything is written."""
+        self._place.put_back()
         self._place.remove_unfinished()
         self._place.make_room(size)
         if step in self._damaged:
@@ -241,8 +258,8 @@ class Store:
         """Leave the folder as it was before the failed save, and say what happened."""
         try:
             if is_first():
-                self._place.remove_unfinished(but=step)
-                self._place.put_back(step)
+                self._place.remove_unfinished()
+                self._place.put_back()
             steps = self.steps()
             newest = f"The newest there is step {steps[-1]}" if steps else "There is no earlier one"
         except OSError as trouble:

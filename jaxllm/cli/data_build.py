@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jaxllm.cli.table import print_table
+from jaxllm.hardware.counted import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,7 @@ def build(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     counts = report.cleaning
-    print(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}\n")
+    print(f"read {counted(counts.documents_read, 'document')}, kept {counts.documents_kept:,}\n")
     print_table(counts.table())
     _say_built(arguments, report, ("documents", "characters"), time.perf_counter() - begin)
     return 0
@@ -134,7 +135,7 @@ def _build_images(arguments: argparse.Namespace, sources: list[str]) -> int:
         on_error=arguments.on_error,
         overwrite=arguments.overwrite,
     )
-    print(f"read {report.cleaning.documents_kept:,} images")
+    print(f"read {counted(report.cleaning.documents_kept, 'image')}")
     _say_built(arguments, report, ("images", "bytes"), time.perf_counter() - begin)
     return 0
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     parser = Parser(
         prog="jaxllm doctor",
+        usage="jaxllm doctor [RECIPE [--field VALUE ...]] [option ...]",
         description="Checks versions, devices, memory, disk, caches and the CPU settings chosen for this machine; with a "
-        "recipe also its mesh, data and run folder, be they in a bucket; with --coordinator whether the processes can meet.",
+        "recipe also its mesh, data and run folder, be they in a bucket, with fields changed as in `jaxllm train`, such as "
+        "--mesh.fsdp 4; with --coordinator whether the processes can meet.",
         epilog="Exit code 0 if jaxllm can work here, 1 if something is broken. JAXLLM_CPU_TUNING=off leaves JAX as it comes.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe or the folder of a run")
@@ -23,7 +25,12 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 of a run is to be reached")
     parser.add_argument("--num-processes", type=int, metavar="N", help="how many processes the run has")
     parser.add_argument("--process-index", type=int, metavar="I", help="which of them is here")
-    options = parser.parse_args(argv)
+    own, fields = parser.split_fields(argv)
+    options = parser.parse_args(own)
+    if fields and options.recipe is None:
+        parser.error(
+            f"{fields[0]} is no option of doctor: a field of a recipe comes behind it, `jaxllm doctor RECIPE {fields[0]} ...`"
+        )
     from jaxllm.distributed import Hosts
     from jaxllm.hardware import checkup, forget_probe, num_cores, set_up, usable
 
@@ -34,10 +41,11 @@ def run(argv: list[str]) -> int:
     hosts = Hosts(coordinator=options.coordinator, num_processes=options.num_processes, process_index=options.process_index)
     findings["processes"], count = _processes(hosts)
     if options.recipe is not None:
+        from jaxllm.cli.overrides import override
         from jaxllm.recipe import find_recipe
         from jaxllm.recipe.checkup import check_recipe
 
-        recipe = find_recipe(options.recipe)
+        recipe = override(find_recipe(options.recipe), fields)
         recipe = dataclasses.replace(recipe, run_dir=options.run_dir or recipe.run_dir)
         findings |= check_recipe(recipe, count)
     elif options.run_dir is not None:

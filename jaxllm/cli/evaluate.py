@@ -14,7 +14,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the best, else the newest")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
-    from jaxllm.finetune.tasks import Task
+    from jaxllm.finetune.tasks import is_task
     from jaxllm.recipe import open_for_evaluation
     from jaxllm.recipe.conclude import in_words, measure
 
@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
     split = options.split or job.recipe.data.validation_split
     if split is None:
         raise ValueError(f"{options.run_dir} has no validation split: name one with --split")
-    task = isinstance(job.recipe.objective, Task)
+    task = is_task(job.recipe.objective)
     results = (
         measure(job, params, split, step) if task else {"step": step, "split": split, **job.evaluate_params(params, split)}
     )

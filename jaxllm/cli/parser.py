@@ -26,6 +26,19 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and " " not in name and not any(option.startswith(name) for option in known):
                 self.error(f"unknown option {name}: {_did_you_mean(name, known) or self._help()}")
 
+    def split_fields(self, args: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The command's own words, and those that change fields of a recipe: options that are not its own, nor mistyped ones
+        of its own, each with its value."""
+        known, own, fields = self._option_string_actions, [], []
+        words = own
+        for word in args:
+            if word.startswith("-"):
+                name = word.partition("=")[0]
+                is_field = name not in known and ("." in name or not difflib.get_close_matches(name, known, cutoff=0.75))
+                words = fields if is_field else own
+            words.append(word)
+        return own, fields
+
     def error(self, message: str) -> NoReturn:
         """Raises ValueError, in our words where argparse's are not plain."""
         if found := re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):

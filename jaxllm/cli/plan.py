@@ -39,6 +39,8 @@ def run(argv: list[str]) -> int:
 
     if own.get("--topology"):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a machine without a TPU, whose compiler would look for one
+        if (code := _in_child()) is not None:
+            return code
 
     from jaxllm.cli.overrides import override
     from jaxllm.hardware import set_up
@@ -54,6 +56,22 @@ def run(argv: list[str]) -> int:
     return 0 if plan.memory.fits is not False else 1
 
 
+def _in_child() -> int | None:
+    """The TPU's compiler may end its process; see `go_on_in_child`."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from jaxllm.cli.child import go_on_in_child
+
+    try:
+        name = f"libtpu {version('libtpu')}"
+    except PackageNotFoundError:
+        return None  # told later
+    return go_on_in_child(
+        f"the TPU's compiler, {name}, crashed on this program, or ran out of memory; another version of libtpu and jax, or "
+        "other sizes (--batch-size, --length, --mesh.fsdp), may pass"
+    )
+
+
 def _search(recipe, place: tuple[str, int], own: dict) -> int:
     import json
     from pathlib import Path
@@ -61,7 +79,7 @@ def _search(recipe, place: tuple[str, int], own: dict) -> int:
     from jaxllm.plan import as_json, describe_search, search
 
     result = search(recipe, *place, compiled=own.get("--compile", 4), say=lambda line: print(line, flush=True))
-    print(describe_search(result))
+    print(describe_search(result, own.get("--price")))
     if own.get("--json"):
         rows = [
             {"options": row.overrides, "refused": row.refused}

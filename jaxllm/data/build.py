@@ -12,6 +12,7 @@ from jaxllm.data.source import datasets_dir
 from jaxllm.data.splits import SplitConfig, Spool, assign, with_fractions
 from jaxllm.data.task_labels import label_names
 from jaxllm.data.tfds_builder import TEXT, Features, Label, Record, check_new_name, write_set
+from jaxllm.hardware.counted import counted
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _features(read: ReadConfig, labelled: bool, splits: Iterable[Iterable[Record
 
 def _nothing_left(part: str, counts: CleanCounts, skipped: Skipped) -> str:
     removed = ", ".join(f"{c.step} {c.documents_removed:,}" for c in counts.steps.values() if c.documents_removed)
-    skips = f"; {skipped.count:,} records could not be read, first {skipped.examples[0]}" if skipped.count else ""
+    skips = f"; {counted(skipped.count, 'record')} could not be read, first {skipped.examples[0]}" if skipped.count else ""
     return (
         f"no document is left for {part}: {counts.documents_read:,} were read and these steps removed them: "
         f"{removed or 'none'}{skips}; check the files and the cleaning options"

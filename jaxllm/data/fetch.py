@@ -8,12 +8,9 @@ import hashlib
 from pathlib import Path
 
 from jaxllm.data.whole import write_whole
+from jaxllm.distributed import beat
 from jaxllm.hardware import cache_dir
-from jaxllm.hardware.bucket import bucket_error, open_url
-
-
-def is_url(place: str) -> bool:
-    return "://" in place
+from jaxllm.hardware.bucket import bucket_error, open_url, version_of
 
 
 def fetch(url: str) -> Path:
@@ -31,8 +28,7 @@ def fetch(url: str) -> Path:
         raise bucket_error(error, url) or error from error
     if not found:
         raise FileNotFoundError(f"expected a folder at {url}: there is nothing, or no access to it")
-    changes = ("size", "mtime", "updated", "etag", "created")
-    state = [(name, *(str(found[name].get(key)) for key in changes)) for name in sorted(found)]
+    state = [(name, version_of(found[name])) for name in sorted(found)]
     digest = hashlib.sha256(repr((url, state)).encode()).hexdigest()[:24]
     folder = cache_dir() / "fetched" / digest / path.rstrip("/").rpartition("/")[2]
     if not folder.is_dir():
@@ -43,6 +39,7 @@ def fetch(url: str) -> Path:
 
 def _copy(files, path: str, names: list[str], work: Path) -> None:
     for name in names:
+        beat(0, "copying the data from its bucket", long=True)
         target = work / name.removeprefix(path).lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(target))

@@ -20,6 +20,7 @@ from jaxllm.data.rows import Batch
 from jaxllm.data.shuffle import epoch_order
 from jaxllm.data.source import DataSet, files_fingerprint, find_set, open_builder
 from jaxllm.data.whole import write_whole
+from jaxllm.distributed import beat
 from jaxllm.hardware import cache_dir
 
 _LAYOUT = 3
@@ -151,6 +152,7 @@ def _write(data_set: DataSet, split: str, config: ImageDataConfig, folder: Path)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(records), size, size, 3))
     how, classes = table_input(size), len(data_set.label_names(config.label_feature))
     for number, record in enumerate(_each(records)):
+        beat(0, "decoding the images", long=True)
         name = "" if _name(record) is None else f" ({_name(record)})"
         place = f"image {number}{name} of {split} in {data_set.folder}"
         label = int(record[config.label_feature])

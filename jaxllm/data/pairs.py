@@ -15,6 +15,7 @@ from jaxllm.data.rows import Batch
 from jaxllm.data.shuffle import epoch_order, random_order
 from jaxllm.data.source import TextSplit
 from jaxllm.data.tokens import TokenTable
+from jaxllm.hardware.counted import counted
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class PairSource:
 
     def _say_left_out(self, count: int, total: int) -> None:
         print(
-            f"{count:,} of the {total:,} pairs of {self.documents.split} are longer than {self.source_len} and "
-            f"{self.target_len} tokens and are left out of training",
+            f"{count:,} of the {counted(total, 'pair')} of {self.documents.split} {'is' if count == 1 else 'are'} longer than "
+            f"{self.source_len} and {self.target_len} tokens and {'is' if count == 1 else 'are'} left out of training",
             file=sys.stderr,
             flush=True,
         )

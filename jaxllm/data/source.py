@@ -14,9 +14,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.constants import DATA_DIR
 
-from jaxllm.data.fetch import fetch, is_url
+from jaxllm.data.fetch import fetch
 from jaxllm.data.tfds_builder import DataSetExists, write_set
 from jaxllm.hardware import cache_dir
+from jaxllm.hardware.bucket import is_url
+from jaxllm.hardware.counted import counted
 
 SHIPPED = "tiny_shakespeare"
 _ASSET = Path(__file__).parent / "assets" / "tiny_shakespeare.txt"
@@ -71,7 +73,7 @@ class DataSet:
 
     def check(self, split: str) -> str:
         """The name again, of a split or a TFDS slice of one such as "train[:99%]", once it is known to hold something."""
-        there = ", ".join(f"{name} ({size:,} documents)" for name, size in self.sizes.items())
+        there = ", ".join(f"{name} ({counted(size, 'document')})" for name, size in self.sizes.items())
         count = self._num_documents(split)
         if count is None:
             raise ValueError(

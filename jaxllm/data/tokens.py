@@ -21,6 +21,7 @@ from jaxllm.data.source import TextSplit
 from jaxllm.data.tokenizer import Tokenizer
 from jaxllm.data.whole import write_whole
 from jaxllm.data.workers import in_workers
+from jaxllm.distributed import beat
 from jaxllm.hardware import cache_dir
 
 _LAYOUT = 2
@@ -102,6 +103,7 @@ def _write(split: TextSplit, tokenizer: Tokenizer, folder: Path, num_workers: in
         _write_header(file, count, _dtype(tokenizer))
         start = file.tell()
         for tokens, chunk_lengths in _in_order(_Chunks(split, tokenizer), num_workers):
+            beat(0, "tokenizing the data", long=True)
             file.write(tokens.tobytes())
             digest.update(tokens.astype("<u4").tobytes())  # of the numbers, whatever type holds them
             lengths.append(chunk_lengths)

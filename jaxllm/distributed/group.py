@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxllm.distributed.leader import LOST_SECONDS, PULSE_SECONDS, Leader, Place
+from jaxllm.distributed.leader import DONE, LOST_SECONDS, PULSE_SECONDS, Leader, Place
 from jaxllm.distributed.line import Line, Message, readable
 
 VERDICT_SECONDS = 40.0
@@ -73,7 +73,9 @@ class Group:
         self._stop: tuple[int, str] | None = None
         self._over = False
         self.step_seconds: float | None = None
-        """How long a step may take before the run counts as hung; None: for ever."""
+        """How long all processes may stay at one place before the run counts as hung; None: for ever."""
+        self.phase_seconds: float | None = None
+        """The same for a place that takes long."""
         threading.Thread(target=self._listen, name="distributed", daemon=True).start()
 
     @property
@@ -89,13 +91,14 @@ class Group:
             self._changed.wait_for(lambda: number in self._gathered)
             return self._gathered.pop(number)
 
-    def beat(self, step: int, doing: str, *, limited: bool = True) -> None:
+    def beat(self, step: int, doing: str, *, long: bool = False) -> None:
         """Where the main thread is. Cheap: it is sent by the other thread.
 
         Args:
-          limited: whether this must end within `step_seconds`.
+          long: whether this has `phase_seconds`, not `step_seconds`.
         """
-        self._place = Place(step, doing, limited, self._place.beats + 1)
+        limit = self.phase_seconds if long else self.step_seconds
+        self._place = Place(step, doing, limit, self._place.beats + 1)
 
     def agreed_stop(self, step: int, wanted: str | None) -> str | None:
         """Why all processes stop after this step, once one of them wants to; the same answer on all of them.
@@ -114,7 +117,7 @@ class Group:
 
     def set_busy(self, busy: bool) -> None:
         """Whether this process takes part in a run; one that does not may end without a word."""
-        self._place = Place(doing="starting" if busy else "done")
+        self._place = Place() if busy else Place(doing=DONE)
         if busy:
             self._step, self._asked, self._stop = -1, False, None
             if self._leader is None and not self._lines:
@@ -191,7 +194,7 @@ class Group:
         line.close()
         if self._leader is not None:
             self._leader.lose(index, reason)
-        elif self._leader_busy and self._place.doing != "done":
+        elif self._leader_busy and self._place.doing != DONE:
             self._end(f"process 0 ({self.names[0]}), the coordinator, is gone ({reason}): was it killed?")
         if not self._lines:
             threading.Event().wait()  # nobody left to listen to
@@ -199,12 +202,12 @@ class Group:
     def _pulse(self) -> None:
         self._post({"alive": list(self._place)})
         if self._leader is not None:
-            self._leader.judge(self.step_seconds)
+            self._leader.judge()
             return
         silent, most = time.monotonic() - self._leader_seen, LOST_SECONDS
-        if self.step_seconds is not None and self._place.limited:
-            most = min(self.step_seconds, most)
-        if silent > most and self._lines and self._leader_busy and self._place.doing != "done":
+        if self._place.limit is not None:
+            most = min(self._place.limit, most)
+        if silent > most and self._lines and self._leader_busy and self._place.doing != DONE:
             self._end(f"process 0 ({self.names[0]}), the coordinator, has said nothing for {silent:.0f} s", stacks=True)
 
     def _hear(self, message: Message) -> None:

@@ -74,10 +74,11 @@ def find_hosts(given: Hosts) -> Hosts | None:
             return None
         hosts = found
     if hosts is None:
-        missing = " and ".join(FLAGS[name] for name in FLAGS if getattr(given, name) is None)
+        missing = [flag for flag, there in zip(FLAGS.values(), known, strict=True) if not there]
         raise ValueError(
-            f"a run of many processes needs {', '.join(FLAGS.values())}, unless the cluster tells: {missing} is missing; add "
-            f"it, or set {', '.join(ENVIRONMENT.values())}"
+            f"a run of many processes needs {', '.join(FLAGS.values())}, unless the cluster tells: {' and '.join(missing)} "
+            f"{'is missing; add it' if len(missing) == 1 else 'are missing; add them'}, or set "
+            f"{', '.join(ENVIRONMENT.values())}"
         )
     return hosts if hosts.num_processes != 1 else None
 

@@ -10,6 +10,7 @@ from jaxllm.distributed.group import Group
 from jaxllm.distributed.hosts import Hosts, find_hosts
 from jaxllm.distributed.meeting import meet
 from jaxllm.distributed.same import Different, differences, fingerprint
+from jaxllm.hardware.counted import counted
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def joined(given: Hosts | None = None) -> Iterator[None]:
     try:
         yield
         if _group is not None and _depth == 1:
-            beat(0, "ending", limited=False)
+            beat(0, "ending", long=True)
             gather("")
     except (Different, SystemExit):  # the same on all processes
         raise
@@ -123,20 +124,24 @@ def from_first(make: Callable[[], T]) -> T:
     return json.loads(told) if made is None else made
 
 
-def beat(step: int, doing: str, *, limited: bool = True) -> None:
+def beat(step: int, doing: str, *, long: bool = False) -> None:
     """Notes where the main thread is, for the case that the run hangs. Cheap.
 
     Args:
-      limited: whether that must end within the time set by `limit_steps`.
+      step: the step it works on; 0 before the first and where steps do not matter.
+      doing: in a few words, as in "process 1 is compiling".
+      long: whether it may take as long as a phase, and not only as long as a step: `limit_time`.
     """
     if _group is not None:
-        _group.beat(step, doing, limited=limited)
+        _group.beat(step, doing, long=long)
 
 
-def limit_steps(seconds: float) -> None:
-    """A run in which no process moves for so long is ended, with the step, the process that is missing, and stacks."""
+def limit_time(*, step_seconds: float, phase_seconds: float) -> None:
+    """A run in which no process moves for so long is ended, with what they do, the process that is missing, and stacks. Holds
+    from the next `beat` on; before the first there is no limit. A process that is in no run, or on its way into one, is waited
+    for as long as the others may take where they are."""
     if _group is not None:
-        _group.step_seconds = seconds
+        _group.step_seconds, _group.phase_seconds = step_seconds, phase_seconds
 
 
 def agreed_stop(step: int, wanted: str | None) -> str | None:
@@ -167,8 +172,7 @@ def describe_hosts() -> str:
     """The processes in a few words, "4 processes on 2 hosts"; nothing where there is one."""
     if _group is None:
         return ""
-    hosts = len(set(_group.names))
-    return f"{_group.count} processes on {hosts} host{'s' if hosts > 1 else ''}"
+    return f"{counted(_group.count, 'process')} on {counted(len(set(_group.names)), 'host')}"
 
 
 def unseen_by(path: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What process 0 knows of all processes, and what it decides for them."""
 
+import math
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,9 @@ SILENT_SECONDS = 5 * PULSE_SECONDS
 LOST_SECONDS = 40.0
 """After this long without one, the process is stopped or out of reach: even while it compiles, its other thread says so."""
 
+STARTING, DONE = "starting", "in no run"
+"""Where a process is before it has said so in a run, and outside of one."""
+
 RESTART = "start all processes again to go on from the newest checkpoint"
 
 
@@ -24,10 +28,10 @@ class Place(NamedTuple):
 
     step: int = 0
     """The step it works on; 0 before the first."""
-    doing: str = "starting"
+    doing: str = STARTING
     """In a few words."""
-    limited: bool = False
-    """Whether that must end within the time a step may take."""
+    limit: float | None = None
+    """Seconds after which, with no process moving, that counts as hung; None: not said."""
     beats: int = 0
     """Counts up with each sign that the main thread goes on."""
 
@@ -83,13 +87,13 @@ class Leader:
             told = f"{self._who(index)} is gone ({reason}), while it was {self._places[index].words()}"
             self.end(f"{told}: was it killed, or its host lost? {RESTART}", but=index)
 
-    def judge(self, step_seconds: float | None) -> None:
-        """Looks whether the run hangs: nobody has moved for so long, and everybody should have; or nothing is heard of one."""
+    def judge(self) -> None:
+        """Looks whether the run hangs: nobody has moved, and everybody should have; or nothing is heard of one."""
         with self._lock:
             now = time.monotonic()
             self._tell_all({"alive": True})
             stuck = now - max(self._moved)
-            if step_seconds is not None and stuck >= step_seconds and self._should_move(now, step_seconds):
+            if stuck >= self._longest(now):
                 self.end(f"no process has moved for {stuck:.0f} s: {self._missing()}. {RESTART}", stacks=True)
             lost = [index for index in self.silent(LOST_SECONDS) if index not in self._idle]
             if lost:
@@ -111,10 +115,20 @@ class Leader:
             if index != but:
                 self._tell(index, {"over": why, "stacks": stacks})
 
-    def _should_move(self, now: float, step_seconds: float) -> bool:
-        """Whether each process either is where it may not stay, or does not even say where it is."""
-        heard = zip(self._places, self._heard, strict=True)
-        return all(place.limited or now - at >= step_seconds for place, at in heard)
+    def _longest(self, now: float) -> float:
+        """For how long all processes together may not move: what the slowest of their places takes. One that does not even say
+        where it is has no longer than the others, nor has one that is still on its way into the run or that is in none while
+        others wait for it. Before any process has said how long it may take (`limit_time`) there is no limit."""
+        limits = [place.limit for place in self._places if place.limit is not None]
+        if not limits:
+            return math.inf
+
+        def own(place: Place, heard: float) -> float:
+            if now - heard >= min(limits):
+                return min(limits)
+            return max(limits) if place.limit is None else place.limit
+
+        return max(map(own, self._places, self._heard))
 
     def _who(self, index: int) -> str:
         return f"process {index} ({self._names[index]})"

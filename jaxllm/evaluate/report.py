@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxllm.evaluate.curve import loss_curve, metric_curve
 from jaxllm.evaluate.page import page, table
-from jaxllm.training.run_log import read_metrics
+from jaxllm.training.metrics_file import read_metrics
 
 REPORT_FILE = "report.html"
 BODY = """<h2>Curves</h2>

@@ -8,12 +8,15 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from jaxllm.hardware.reach import check_google_storage
 
 os.environ.setdefault("EPATH_USE_TF", "false")  # by which Orbax reads gs://: else by TensorFlow, wherever that is installed
 
@@ -25,10 +28,17 @@ ADVICE = (
 )
 PROBE = ".jaxllm-probe"
 
+_deleting = threading.Lock()
+
 
 def is_url(place: str | Path) -> bool:
+    """Whether a place is written as a URL, `file://` among them."""
+    return "://" in str(place)
+
+
+def in_bucket(place: str | Path) -> bool:
     """Whether a place is in a bucket; `file://` is a folder of this host."""
-    return "://" in str(place) and not str(place).startswith("file://")
+    return is_url(place) and not str(place).startswith("file://")
 
 
 def local_path(place: str | Path) -> Path:
@@ -47,6 +57,7 @@ def open_url(url: str) -> tuple[Any, str]:
 
     Raises:
       ValueError: fsspec cannot open this kind of URL here.
+      OSError: Google's storage cannot be reached.
     """
     import fsspec.config
 
@@ -56,11 +67,28 @@ def open_url(url: str) -> tuple[Any, str]:
     # Other processes write in a bucket, too: a listing is never old.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     try:
+        if url.startswith(("gs://", "gcs://")):
+            fsspec.get_filesystem_class("gs")  # a package that is missing is told first
+            _check_reachable(url)
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         package = NEEDED.get(url.partition("://")[0])
         advice = f"pip install {package}" if package else "give a folder of this host, or a gs:// URL"
         raise ValueError(f"{url} cannot be opened here ({error}): {advice}") from None
+
+
+def _check_reachable(url: str) -> None:
+    try:
+        check_google_storage()
+    except OSError as error:
+        advice = "is this host on the network? Try again there, or give a folder of this host"
+        raise OSError(errno.EHOSTUNREACH, f"the bucket is out of reach ({error}): {advice}", url) from None
+
+
+def version_of(about: Mapping[str, Any]) -> str:
+    """What changes when an object is written again, of what a file system tells about it."""
+    changes = ("size", "generation", "etag", "ETag", "mtime", "updated", "LastModified", "last_modified", "created")
+    return " ".join(f"{key}={about[key]}" for key in changes if key in about)
 
 
 class Bucket:
@@ -92,10 +120,11 @@ class Bucket:
 
     def find(self, folder: str = "") -> dict[str, int]:
         """Every object in a folder and below, and its bytes."""
-        with self._told(folder):
-            self._files.invalidate_cache()
-            found = self._files.find(self._path(folder), detail=True)
-        return {path.removeprefix(self._root).lstrip("/"): int(about["size"]) for path, about in found.items()}
+        return {name: int(about["size"]) for name, about in self._find(folder).items()}
+
+    def versions(self, folder: str = "") -> dict[str, str]:
+        """Every object in a folder and below, and which version of it is there."""
+        return {name: version_of(about) for name, about in self._find(folder).items()}
 
     def exists(self, name: str) -> bool:
         with self._told(name):
@@ -141,6 +170,32 @@ class Bucket:
             except FileNotFoundError:
                 pass
 
+    def version(self, name: str) -> str:
+        """Which version of an object is there: another one each time it is written."""
+        with self._told(name):
+            self._files.invalidate_cache()
+            return version_of(self._files.info(self._path(name)))
+
+    def delete_version(self, name: str, version: str) -> bool:
+        """Deletes an object if it still is of that `version`; whether it was. Of many that try, at most one is told so: where
+        Google decides, in one piece; elsewhere among those of this process, and there what somebody writes between the look
+        and the deletion is deleted, too.
+        """
+        with self._told(name), _deleting:
+            self._files.invalidate_cache()
+            try:
+                about = self._files.info(self._path(name))
+                if version_of(about) != version:
+                    return False
+                if "generation" in about and hasattr(self._files, "split_path"):
+                    place = self._files.split_path(self._path(name))[:2]
+                    self._files.call("DELETE", "b/{}/o/{}", *place, ifGenerationMatch=about["generation"])
+                else:
+                    self._files.rm_file(self._path(name))
+            except (FileNotFoundError, FileExistsError):  # gone, or written again
+                return False
+            return True
+
     def delete_folder(self, folder: str) -> None:
         with self._told(folder):
             self._files.invalidate_cache()
@@ -164,6 +219,12 @@ class Bucket:
         time = self.modified(name)
         self.delete(name)
         return time
+
+    def _find(self, folder: str) -> dict[str, Mapping[str, Any]]:
+        with self._told(folder):
+            self._files.invalidate_cache()
+            found = self._files.find(self._path(folder), detail=True)
+        return {path.removeprefix(self._root).lstrip("/"): about for path, about in found.items()}
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}".rstrip("/")

@@ -1,6 +1,7 @@
 """Is this machine ready? What `jaxllm doctor` looks at: versions, devices, memory, disk, caches, CPU settings."""
 
 import contextlib
+import glob
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxllm.hardware.cache import cache_dir
+from jaxllm.hardware.counted import counted
 from jaxllm.hardware.cpu import chosen_setup, runs_on_cpu
 from jaxllm.hardware.cpu_probe import cached_probe
 from jaxllm.hardware.device import device_kind, peak_flops
@@ -68,15 +70,24 @@ def _versions() -> Iterator[Finding]:
 
 
 def _libtpu() -> Iterator[Finding]:
-    """A libtpu that is installed beside JAX must be the one that this JAX was made for."""
+    """The TPU's compiler and runtime must be the one that this JAX was made for."""
     from packaging.requirements import Requirement
 
-    for need in map(Requirement, requires("jax") or []):
-        if need.name == "libtpu" and need.marker is not None and need.marker.evaluate({"extra": "tpu"}):
-            with contextlib.suppress(PackageNotFoundError):
-                if not need.specifier.contains(version("libtpu"), prereleases=True):
-                    told = f"libtpu {version('libtpu')} is installed, and jax {version('jax')} was made for {need.specifier}"
-                    yield Finding("note", told, "pip install --upgrade 'jaxllm[tpu]'")
+    needs = [need for need in map(Requirement, requires("jax") or []) if need.name == "libtpu"]
+    wanted = next((need.specifier for need in needs if need.marker and need.marker.evaluate({"extra": "tpu"})), None)
+    try:
+        have = version("libtpu")
+    except PackageNotFoundError:
+        use, advice = "a TPU, and `jaxllm plan --topology`, need it", "pip install 'jaxllm[tpu]'"
+        here = bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
+        found = "; there seems to be a TPU here" if here else ""
+        yield Finding("note" if here else "ok", f"libtpu is not installed: {use} ({advice}){found}", advice if here else None)
+        return
+    if wanted is None or wanted.contains(have, prereleases=True):
+        yield Finding("ok", f"libtpu {have}" + ("" if wanted is None else f", which jax {version('jax')} was made for"))
+    else:
+        told = f"libtpu {have} is installed, and jax {version('jax')} was made for {wanted}"
+        yield Finding("note", told, "pip install --upgrade 'jaxllm[tpu]'")
 
 
 def wrong_versions(requirements: list[str], python: str, asked_by: str = "jaxllm") -> Iterator[Finding]:
@@ -112,7 +123,7 @@ def _devices() -> Iterator[Finding]:
     if total != 64.0**3:
         yield Finding("broken", f"a product of ones is wrong: expected {64**3}, got {total}", "unset XLA_FLAGS and try again")
     kind = devices[0].device_kind
-    yield Finding("ok", f"{len(devices)} {devices[0].platform} ({kind}), {jax.process_count()} process(es)")
+    yield Finding("ok", f"{len(devices)} {devices[0].platform} ({kind}), {counted(jax.process_count(), 'process')}")
     if devices[0].platform == "cpu":
         yield Finding("ok", f"{cpu_model()}, {num_cores()} cores, {_tera(peak_flops('cpu', 'float32'))} float32 measured")
         if any(map(os.path.exists, ("/dev/nvidiactl", "/dev/nvidia0"))) and runs_on_cpu():
@@ -147,7 +158,7 @@ def _cpu_settings() -> Iterator[Finding]:
     for row in result.candidates:
         took = f"{row.step_seconds * 1e3:6.1f} ms, {slowest / row.step_seconds:.2f}x" if row.step_seconds else "failed"
         mark = "*" if row == result.best() else " "
-        yield Finding("ok", f"{mark} {took:<16} {row.num_devices} device(s) {row.flags} {row.error or ''}".rstrip())
+        yield Finding("ok", f"{mark} {took:<16} {counted(row.num_devices, 'device')} {row.flags} {row.error or ''}".rstrip())
 
 
 def existing(folder: Path) -> Path:
@@ -188,7 +199,9 @@ def _caches() -> Iterator[Finding]:
         return
     files = [file for file in Path(folder).glob("*") if file.is_file()] if "://" not in folder else []
     size = sum(file.stat().st_size for file in files) / 2**20
-    yield Finding("ok", f"compiled programs in {folder}: {len(files)} files, {size:.0f} MiB (may be deleted at any time)")
+    yield Finding(
+        "ok", f"compiled programs in {folder}: {counted(len(files), 'file')}, {size:.0f} MiB (may be deleted at any time)"
+    )
 
 
 def _tera(flops: float | None) -> str:

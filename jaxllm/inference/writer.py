@@ -1,11 +1,13 @@
 """The part of a model that writes text: a decoder alone, or the one of an encoder-decoder, behind the same functions."""
 
 import dataclasses
+from collections.abc import Collection
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxllm.models import (
@@ -89,10 +91,33 @@ def decode_params(model: Writer, params: Any) -> DecodeParams:
     writer = params["decoder"] if has_encoder else params
     if isinstance(writer["layers"], tuple):
         return DecodeParams(params, params)
-    views = len(devices) == 1 and devices.pop().platform == "cpu"
+    views = _can_view(devices)
     writer = {**writer, "layers": (_views if views else _separated)(writer["layers"], config.num_layers)}
     separate = {**params, "decoder": writer} if has_encoder else writer
     return DecodeParams(params if views else separate, separate)
+
+
+def abstract_decode_params(model: Transformer, params: Any) -> DecodeParams:
+    """What `decode_params` makes of parameters that need not exist: shapes, types and layouts, to plan with.
+
+    Args:
+      params: of a decoder, each with its sharding.
+    """
+    dtype = model.config.compute_dtype
+
+    def computed(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, dtype if _is_computed_with(path) else leaf.dtype, sharding=leaf.sharding)
+
+    def of_a_layer(leaf: Any) -> jax.ShapeDtypeStruct:
+        layout = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=layout)
+
+    params = jax.tree_util.tree_map_with_path(computed, params)
+    if isinstance(params["layers"], tuple):
+        return DecodeParams(params, params)
+    separate = {**params, "layers": (jax.tree.map(of_a_layer, params["layers"]),) * model.config.num_layers}
+    (devices,) = {frozenset(leaf.sharding.device_set) for leaf in jax.tree.leaves(params)}
+    return DecodeParams(params if _can_view(devices) else separate, separate)
 
 
 def prompt_model(model: Writer, params: Any) -> Writer:
@@ -105,7 +130,17 @@ def prompt_model(model: Writer, params: Any) -> Writer:
 
 
 def _as_computed(dtype: str, path: tuple[Any, ...], x: Array) -> Array:
-    return x.astype(dtype) if path[-1].key in ("kernel", "table") and x.dtype != dtype else x
+    return x.astype(dtype) if _is_computed_with(path) and x.dtype != dtype else x
+
+
+def _is_computed_with(path: tuple[Any, ...]) -> bool:
+    """Whether these parameters are multiplied by, or looked up, in the type that is computed with."""
+    return path[-1].key in ("kernel", "table")
+
+
+def _can_view(devices: Collection[Any]) -> bool:
+    """Whether a layer can be shown without being copied out of its stack."""
+    return len(devices) == 1 and all(device.platform == "cpu" for device in devices)
 
 
 def _views(layers: Any, num_layers: int) -> tuple[Any, ...]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 from jaxtyping import Float, Int
@@ -101,6 +100,10 @@ def kernel_takes(config: TransformerConfig, length: int, order: Order | None) ->
         return False
     if kernel == "cudnn":  # it has neither sequences in parts nor, in training, masks of odd length
         return order is None and parts == 1 and length % 2 == 0
+    window = config.window
+    sees_all = not config.causal and (window is None or window >= length or bool(config.full_attention_layers))
+    if parts > 1 and sees_all:  # JAX's fails where no block is seen in part only, and the queries are split
+        return False
     own = length // parts if length % parts == 0 else length  # else the rules leave the sequence whole
     return own % LANES == 0
 
@@ -240,12 +243,9 @@ def _splash_kernel(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    if config.causal:
-        mask = masks.CausalMask((T, S)) if window is None else masks.LocalMask((T, S), (window - 1, 0), 0)
-    else:
-        mask = masks.FullMask((T, S)) if window is None else masks.LocalMask((T, S), (window - 1, window - 1), 0)
-    if order is not None:
-        mask.q_sequence = np.asarray(order.places, np.int32)  # type: ignore[union-attr]
+    from jaxllm.models.splash_mask import splash_mask  # imports Pallas, which takes a while
+
+    mask = splash_mask(T, S, causal=config.causal, window=window, order=order)
     block = max(size for size in range(LANES, BLOCK + 1, LANES) if T // time_parts % size == 0 and S % size == 0)
     sizes = splash.BlockSizes(
         block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,

@@ -6,6 +6,7 @@ idle, S - 1 of M + S - 1 with S stages and M parts.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,10 +27,19 @@ Run = Callable[[Any, Float[Array, "b T D"], Any, Int[Array, ""]], tuple[Float[Ar
 
 
 def stage_count(rows: int) -> int:
-    """Stages that a batch of this many rows can pass through; 1 where the mesh has none, or the rows do not divide."""
+    """Stages that a batch of this many rows can pass through; 1 where the mesh has none, or the rows do not divide, which is
+    warned of where there are several."""
     mesh = current_mesh()
     stages = 1 if mesh is None else mesh.shape[AXIS]
-    return stages if rows % stages == 0 else 1
+    if rows % stages == 0:
+        return stages
+    if rows > 1:  # a row alone, such as a prompt, has no parts
+        warnings.warn(
+            f"{rows} rows do not pass through the {stages} stages of the mesh, which do not divide them: each device gathers "
+            f"and computes all layers; give a multiple of {stages} rows",
+            stacklevel=2,
+        )
+    return 1
 
 
 def run_stages(run: Run, layers: Any, x: Float[Array, "B T D"], examples: Any, microbatches: int | None) -> tuple[Array, Any]:

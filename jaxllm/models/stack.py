@@ -1,5 +1,6 @@
 """All blocks in turn: scanned over parameters stacked by layer, or unrolled."""
 
+import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -102,6 +103,9 @@ def _run(
 ) -> tuple[Float[Array, "B T D"], StackOutput]:
     """These layers in turn: all, or those of a stage."""
     layers = stacked.params
+    unrolled = isinstance(layers, tuple) or (config.layer_loop == "unroll" and jnp.size(stacked.index) == config.num_layers)
+    if unrolled:  # whatever the config says of stacked layers
+        config = dataclasses.replace(config, layer_loop="unroll")
     block = block_function(config)
     heads = [config.heads_kept(layer) for layer in range(config.num_layers)]
     start = None if given.cache is None else given.cache.length
@@ -124,7 +128,7 @@ def _run(
             out = out._replace(attention=_with_removed(out.attention, heads[layer.index], config.num_heads))
         return new_x, _kept(config, x, out, capture, cached=given.cache is not None)
 
-    if isinstance(layers, tuple) or (config.layer_loop == "unroll" and jnp.size(stacked.index) == config.num_layers):
+    if unrolled:
         x, out = _unrolled(step, config, stacked, x)
     else:
         is_static = isinstance(stacked.local, bool)

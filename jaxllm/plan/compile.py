@@ -1,6 +1,7 @@
 """From a recipe to its plan: compile the program that would run, for devices that need not be here, and read it."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -29,8 +30,7 @@ from jaxllm.recipe import Recipe
 from jaxllm.recipe.device_config import main_stack
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.resolve import FromData, resolved
-from jaxllm.sharding import MeshError, make_mesh
-from jaxllm.sharding.axes import MESH_AXES
+from jaxllm.sharding import MeshError, make_mesh, mesh_sizes, use_all
 
 HERE = "here"
 """In place of a topology: this machine's own devices."""
@@ -92,17 +92,18 @@ def model_sizes(recipe: Recipe) -> FromData:
 
 
 def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str, slices: int) -> Mesh:
-    rows, asked = recipe.batch_size // recipe.accumulate, math.prod(getattr(recipe.mesh, axis) or 1 for axis in MESH_AXES)
-    mesh = make_mesh(recipe.mesh, rows, devices=devices) if topology == HERE or asked <= len(devices) else None
-    size = asked if mesh is None else mesh.size
-    if size == len(devices) or topology == HERE:
-        assert mesh is not None
-        return mesh
-    if slices > 1 and recipe.mesh.replica * recipe.mesh.stage == 1:
-        hint = f"set --mesh.replica {slices} for a copy of the model on each slice, and a --batch-size that they divide"
-    else:
-        hint = f"leave mesh.data out and choose a batch_size that the devices divide, or sizes whose product is {len(devices)}"
-    raise MeshError(f"the mesh must use all {len(devices)} devices of {where(topology, slices)}: got {size}; {hint}")
+    """Of all chips of a slice; of the devices here some may be left over, as where it is trained."""
+    config, rows = recipe.mesh, recipe.batch_size // recipe.accumulate
+    used = math.prod(mesh_sizes(config, len(devices), rows).values())
+    if used == len(devices) or topology == HERE:
+        return make_mesh(config, rows, devices=devices)
+    hints = []
+    if slices > 1 and config.replica * config.stage == 1:
+        config = dataclasses.replace(config, replica=slices)
+        hints.append(f"set --mesh.replica {slices} for a copy of the model on each slice")
+    hints.append(use_all(config, len(devices), recipe.batch_size, recipe.accumulate))
+    told = f"the mesh must use all {len(devices)} devices of {where(topology, slices)}: got {used}"
+    raise MeshError(f"{told}; {' and '.join(filter(None, hints))}")
 
 
 def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str, Any]:
@@ -157,7 +158,8 @@ def _figures(program: Program, work: Work, compiled: Any, slices: int) -> dict[s
     elif device in jax.devices():
         rates = measured_rates(dtype)
         peak, bandwidth = rates.products, rates.bandwidth[-1][1]
-        seconds, parts = here_step_time(hlo, rates, flops=flops)
+        memory = compiled.memory_analysis()
+        seconds, parts = here_step_time(hlo, rates, flops=flops, temporaries=memory.temp_size_in_bytes)
         shares = _shares(parts)
     return {
         "attention_kernel": "splash" if kernels else "cudnn" if "__cudnn$fmha" in text else "xla",

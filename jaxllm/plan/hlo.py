@@ -129,7 +129,7 @@ def trips(program: Program, loop: Instruction, outer: Computation) -> int | None
     index, right = _place(condition, compare.operands[0]), condition.instructions.get(compare.operands[1])
     if index is None or right is None or right.opcode != "constant":
         return None
-    end, step, start = _constant(right), _step(body, index), _element(outer, loop.operands[0], index)
+    end, step, start = _constant(right), _step(program, body, index), _element(outer, loop.operands[0], index)
     if end is None or not step or start is None:
         return None
     return max(0, -(-(end - start) // step))
@@ -217,19 +217,37 @@ def _constant(instruction: Instruction) -> int | None:
     return int(found[1]) if found else None
 
 
-def _step(body: Computation, index: int) -> int | None:
-    """What a loop adds to the element of its state that its condition looks at."""
+def _step(program: Program, body: Computation, index: int) -> int | None:
+    """What a loop adds to the element of its state that its condition looks at; None where that is no constant, or where it is
+    not read."""
     root = body.instructions[body.root]
     if root.opcode != "tuple" or index >= len(root.operands):
         return None
-    value = body.instructions.get(root.operands[index])
-    while value is not None and value.opcode in ("copy", "bitcast"):
-        value = body.instructions.get(value.operands[0])
+    value, inside, given = _itself(body, root.operands[index]), body, ()
+    if value is not None and value.opcode == "fusion":  # its root is looked at, its parameters are the fusion's operands
+        inside, given = program.computations[value.called["calls"][0]], value.operands
+        value = _itself(inside, inside.root)
     if value is None or value.opcode != "add":
-        return 1
-    added = (body.instructions.get(name) for name in value.operands)
-    steps = [_constant(term) for term in added if term is not None and term.opcode == "constant"]
-    return steps[0] if steps else 1
+        return None
+    steps, places = [], []
+    for name in value.operands:
+        term, where = _itself(inside, name), inside
+        if given and term is not None and term.opcode == "parameter":
+            name, where = given[_constant(term) or 0], body
+            term = _itself(body, name)
+        if term is not None and term.opcode == "constant":
+            steps.append(_constant(term))
+        elif where is body:
+            places.append(_place(body, name if term is None else term.name))
+    return steps[0] if steps and places == [index] else None
+
+
+def _itself(computation: Computation, name: str) -> Instruction | None:
+    """The instruction, or what it is a copy of."""
+    found = computation.instructions.get(name)
+    while found is not None and found.opcode in ("copy", "bitcast"):
+        found = computation.instructions.get(found.operands[0])
+    return found
 
 
 def _element(computation: Computation, name: str, index: int) -> int | None:
@@ -237,7 +255,5 @@ def _element(computation: Computation, name: str, index: int) -> int | None:
     found = computation.instructions.get(name)
     if found is None or found.opcode != "tuple":
         return None
-    element = computation.instructions.get(found.operands[index])
-    while element is not None and element.opcode in ("copy", "bitcast"):
-        element = computation.instructions.get(element.operands[0])
+    element = _itself(computation, found.operands[index])
     return None if element is None or element.opcode != "constant" else _constant(element)

@@ -2,20 +2,29 @@
 
 import functools
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental.layout import Layout, with_layout_constraint
 
-FEWEST, TIMED = 5, 0.2
-"""Calls, and seconds, that each rate is timed for at least."""
-TURNS = 16
-"""Times that a timed call computes the same again."""
+from jaxllm.plan.timed import TooBusy, call_seconds, loop_seconds
+
+Sized = tuple[tuple[int, float], ...]
+"""For so many bytes, or rows: bytes per second, read and written."""
+CURVES = {
+    "exponential": jnp.exp, "tanh": jnp.tanh, "log": jnp.log, "logistic": jax.nn.sigmoid, "erf": jax.lax.erf,
+    "power": lambda x: x**1.7, "sine": jnp.sin, "cosine": jnp.cos, "divide": lambda x: 1 / (x + 2), "sqrt": jnp.sqrt,
+    "rsqrt": jax.lax.rsqrt,
+}  # fmt: skip
+"""Operations on single elements that take longer than an addition, by their names in a compiled program."""
+ALIKE = {"exponential-minus-one": "exponential", "log-plus-one": "log", "cbrt": "power", "remainder": "divide"}
+REDUCES = {"add": jnp.sum, "maximum": jnp.max}
+"""How elements are reduced to one, by the name in a compiled program."""
+NEW = 2**25
+"""Bytes from which on a C library takes memory from the system anew each time (glibc: the largest M_MMAP_THRESHOLD)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,26 +32,41 @@ class Rates:
     """Of one device while all compute."""
 
     products: float
-    """FLOP/s of a matrix product of 512 rows in the type that is computed with."""
-    bandwidth: tuple[tuple[int, float], ...]
-    """For arrays of so many bytes: bytes per second, read and written."""
-    transposed: float
-    """Bytes per second, read and written, of an array whose last two axes change places."""
+    """FLOP/s of a square matrix product in the type that is computed with: 512 wide on a CPU, 4,096 elsewhere."""
+    bandwidth: Sized
+    """Of memory: from array to array, as it lies there."""
+    transposed: Sized
+    """Of an array whose last axis changes places with one of so many rows."""
+    reduced: dict[tuple[str, bool], float]
+    """Bytes a second that are reduced by this operation; whether along the last axis."""
     elementwise: float
     """Additions and products of single elements a second, many in one pass."""
-    transcendental: float
-    """Elements a second of which the hyperbolic tangent is computed."""
+    curves: dict[str, float]
+    """Elements a second of which this is computed."""
     call: float
     """Seconds that an operation of no size takes, called from a program."""
+    new_memory: float
+    """Seconds a byte of memory that the system hands out, where it does so in every step, beyond writing to it."""
     meeting: float
     """Seconds until all devices have met to add up one number."""
     sum_bandwidth: float
     """Bytes per second of a large array that is added up over all devices."""
 
-    def bandwidth_of(self, size: int) -> float:
-        """Bytes per second for an array of this many bytes, between those measured."""
-        sizes, speeds = zip(*self.bandwidth, strict=True)
-        return float(np.exp(np.interp(math.log(max(1, size)), np.log(sizes), np.log(speeds))))
+    def bandwidth_of(self, size: int | float) -> float:
+        """Bytes per second where so many bytes lie between two uses of one, between those measured."""
+        return _between(self.bandwidth, size)
+
+    def transposed_of(self, rows: int) -> float:
+        return _between(self.transposed, rows)
+
+    def allocation(self, size: int) -> float:
+        """Seconds that the system takes in every step to hand out memory in one piece."""
+        return size * self.new_memory if size >= NEW else 0.0
+
+
+def _between(rates: Sized, size: int | float) -> float:
+    sizes, speeds = zip(*rates, strict=True)
+    return float(np.exp(np.interp(math.log(max(1, size)), np.log(sizes), np.log(speeds))))
 
 
 @functools.cache
@@ -51,63 +75,68 @@ def measured_rates(dtype: str) -> Rates:
 
     Args:
       dtype: float32 or bfloat16.
+
+    Raises:
+      TooBusy: what was measured cannot be.
     """
-    devices = jax.devices()
-    mesh, big = Mesh(np.array(devices), ("all",)), devices[0].platform != "cpu"
-    size, rows, count = (4096, 8192, 2**26) if big else (512, 256, 2**16)
-    sizes, total = ((2**22, 2**26, 2**30), 2**26) if big else ((2**18, 2**22, 2**26), 2**22)
-    timed = lambda body, *shape: _seconds(mesh, body, shape, "float32")  # noqa: E731
-    meeting, added = (
-        _seconds(mesh, lambda x, _: jax.lax.psum(x, "all") * 0.5, (elements,), "float32", meets=True)
-        for elements in (1, total // 4)
-    )
+    big = jax.devices()[0].platform != "cpu"
+    size, count = (4096, 2**26) if big else (512, 2**16)
+    sizes, spread, total = ((2**22, 2**26, 2**30), 2**26, 2**26) if big else ((2**18, 2**20, 2**22, 2**24, 2**26), 2**21, 2**22)
+    meeting, sum_bandwidth = _meeting(total)
     return Rates(
-        products=2.0 * size**3 / _seconds(mesh, lambda x, first: x @ first, (size, size), dtype),
-        bandwidth=tuple((array, 2 * array / timed(lambda x, _: x + 1, array // 4)) for array in sizes),
-        transposed=2.0 * 4 * rows * rows / timed(lambda x, _: x.T + 1, rows, rows),
-        elementwise=2.0 * TERMS * count / timed(_polynomial, count),
-        transcendental=count / timed(lambda x, _: jnp.tanh(x), count),
-        call=timed(lambda x, _: x + 1, 8),
+        products=2.0 * size**3 / loop_seconds(jnp.matmul, [(size, size)] * 2, dtype),
+        bandwidth=tuple((moved, moved / loop_seconds(lambda x: x + 1, [(moved // 8,)])) for moved in sizes),
+        transposed=tuple(
+            (rows, 8 * spread / loop_seconds(_transposed, [(spread // rows // WIDTH, rows, WIDTH)])) for rows in ROWS
+        ),
+        reduced={
+            (name, last): 4 * count / loop_seconds(functools.partial(reduce, axis=-1 if last else 0), [(count // WIDTH, WIDTH)])
+            for name, reduce in REDUCES.items()
+            for last in (True, False)
+        },
+        elementwise=2.0 * TERMS * count / loop_seconds(_polynomial, [(count,)]),
+        curves={name: count / loop_seconds(curve, [(count,)]) for name, curve in CURVES.items()},
+        call=loop_seconds(lambda x: x + 1, [(SMALL,)]),
+        new_memory=0.0 if big else _new_memory(),
         meeting=meeting,
-        sum_bandwidth=total / max(1e-9, added - meeting),
+        sum_bandwidth=sum_bandwidth,
     )
 
 
+def _meeting(total: int) -> tuple[float, float]:
+    """Seconds to add up one number over all devices, and bytes a second of so many."""
+    seconds = lambda elements: loop_seconds(lambda x: jax.lax.psum(x, "all") * 0.5, [(elements,)], meets=True)  # noqa: E731
+    for _ in range(4):  # other work may spoil some
+        one, many = seconds(1), seconds(total // 4)
+        if many > 2 * one:
+            return one, total / (many - one)
+    raise TooBusy(
+        f"to add up {total:,} bytes over all devices must take longer than one number: got {many:.2g} and {one:.2g} s"
+    )
+
+
+def _new_memory() -> float:
+    """Seconds a byte: an array that each call makes anew, less the same array made in the same place."""
+    size = 2 * NEW
+    make = lambda x: jnp.broadcast_to(x, (size // 4,))  # noqa: E731
+    return max(0.0, call_seconds(make, (1,)) - loop_seconds(make, [(1,)])) / size
+
+
+def _transposed(x: Array) -> Array:
+    """Laid out anew: left to itself, the compiler only says that the axes have changed places."""
+    return with_layout_constraint(x.swapaxes(1, 2) + 1, Layout(major_to_minor=(0, 1, 2)))
+
+
+ROWS, WIDTH = (32, 128, 512, 2048, 8192), 256
+"""Of the arrays that are transposed; and how wide they and those that are reduced are."""
 TERMS = 32
 """Multiplications, and as many additions, of the polynomial that is computed for each element."""
+SMALL = 1024
+"""Elements of an array that takes next to no time. A loop over fewer still XLA compiles into one call."""
 
 
-def _polynomial(value: Array, x: Array) -> Array:
+def _polynomial(x: Array) -> Array:
+    value = x
     for _ in range(TERMS):
         value = value * x + 0.5
     return value
-
-
-def _seconds(
-    mesh: Mesh, function: Callable[[Array, Array], Array], shape: tuple[int, ...], dtype: str, meets: bool = False
-) -> float:
-    """Seconds of one turn of a loop over an array of this shape on each device: the shortest seen, and on a CPU those that its
-    cores computed, so that other work on the machine does not decide.
-
-    Args:
-      function: of the array and of what it was at first.
-      meets: whether devices wait for each other in it: then it is the time that passes.
-    """
-
-    def per_device(x: Array) -> Array:  # a loop, so that nothing of one turn is computed together with the next
-        return jax.lax.fori_loop(0, TURNS, lambda _, y: function(y, x[0]), x[0])[None]
-
-    spec = PartitionSpec("all")
-    call = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
-    whole = jnp.full((mesh.size, *shape), 1 / shape[0], dtype)  # whose products with themselves are themselves again
-    given = jax.device_put(whole, NamedSharding(mesh, spec))
-    call(given).block_until_ready()
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    clock = time.process_time if on_cpu and not meets else time.perf_counter
-    shared = mesh.size if on_cpu and not meets else 1
-    shortest, calls, end = math.inf, 0, time.perf_counter() + TIMED
-    while calls < FEWEST or time.perf_counter() < end:
-        start = clock()
-        call(given).block_until_ready()
-        shortest, calls = min(shortest, clock() - start), calls + 1
-    return shortest / shared / TURNS

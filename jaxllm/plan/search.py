@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxllm.hardware import device_kind, peak_flops
+from jaxllm.hardware.counted import counted
 from jaxllm.models import abstract_params, attention_kernel, make_model, num_params, train_flops_per_token
 from jaxllm.plan.compile import HERE, make_plan, model_sizes, plan_devices
 from jaxllm.plan.estimate import INTERCONNECTS
@@ -63,7 +64,7 @@ def search(
 
     Args:
       compiled: layouts to compile, at least 1.
-      say: told of each before it is compiled.
+      say: told what was counted, and of each layout before and after it is compiled.
 
     Raises:
       ValueError: no layout divides the model evenly, or all are counted to be far too large.
@@ -86,6 +87,8 @@ def search(
             f"no layout of {recipe.name} fits {len(devices)} devices of {(machine.capacity or 0) / 1e9:.1f} GB: the smallest "
             f"needs about {least / 1e9:.1f} GB a device (counted, not compiled); use a larger topology"
         )
+    best = min(compiled, len(fitting))
+    say(f"{counted(len(rows), 'layout')} counted, {len(fitting)} of them may fit; compiling the best {best}")
     found = compile_best(fitting, compiled, lambda layout, guess: _compile(recipe, topology, slices, layout, guess, say))
     return Search(
         counted=len(rows),
@@ -120,6 +123,7 @@ def _compile(recipe: Recipe, topology: str, slices: int, layout: Layout, guess: 
         plan = make_plan(layout.applied(recipe), topology, slices)
     except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
         refused = str(error).splitlines()[0]
+    say(f"  {refused if plan is None else _in_short(plan)}")
     return Found(layout=layout, overrides=overrides, guess=guess, plan=plan, refused=refused)
 
 
@@ -150,25 +154,42 @@ def _machine(recipe: Recipe, device: Any) -> Machine:
     )
 
 
-def describe_search(result: Search) -> str:
-    """The table for a terminal, the fastest first."""
+def _in_short(plan: Plan) -> str:
+    """A compiled layout in a line."""
+    memory, seconds = plan.memory, plan.seconds
+    of = "" if memory.capacity is None else f" of {memory.capacity / 1e9:.2f}"
+    words = f"peak {memory.peak / 1e9:.2f}{of} GB{', does not fit' * (memory.fits is False)}"
+    if seconds is not None:
+        words += f", step {seconds.step:.4g} s (estimate)"
+    return f"{words}, compiled in {plan.lower_seconds + plan.compile_seconds:.0f} s"
+
+
+def describe_search(result: Search, price: float | None = None) -> str:
+    """The table for a terminal, the fastest first.
+
+    Args:
+      price: dollars per chip and hour, for a column of what a billion tokens cost.
+    """
+    dollars = "" if price is None else f" {'$ a billion':>12}"
     lines = [
-        f"{result.counted} layouts, {result.too_large} of them counted too large; {len(result.found)} compiled "
+        f"{counted(result.counted, 'layout')}, {result.too_large} of them counted too large; {len(result.found)} compiled "
         "(times are estimates)",
-        f"{'':>3} {'tokens/s':>12} {'step, s':>9} {'MFU':>6} {'peak, GB':>9}  options",
+        f"{'':>3} {'tokens/s':>12} {'step, s':>9} {'MFU':>6}{dollars} {'peak, GB':>9}  options",
     ]
     for place, row in enumerate(result.found, 1):
         if row.plan is None:
             lines.append(f"{place:>3} {row.refused}: {row.overrides}")
-            continue
-        seconds, memory = row.plan.seconds, row.plan.memory
-        peak = f"{memory.peak / 1e9:>9.2f}"
-        if seconds is None:
-            lines.append(f"{place:>3} {'does not fit' if memory.fits is False else 'no estimate':>29} {peak}  {row.overrides}")
         else:
-            share = f"{row.plan.mfu or 0.0:>6.1%}"
-            lines.append(
-                f"{place:>3} {row.speed:>12,.0f} {seconds.step:>9.4g} {share} {peak}"
-                f"{'' if memory.fits is not False else ' does not fit'}  {row.overrides}"
-            )
+            lines.append(f"{place:>3} {_columns(row, row.plan, price)}  {row.overrides}")
     return "\n".join(lines)
+
+
+def _columns(row: Found, plan: Plan, price: float | None) -> str:
+    seconds, memory = plan.seconds, plan.memory
+    peak = f"{memory.peak / 1e9:>9.2f}"
+    if seconds is None:
+        words = "does not fit" if memory.fits is False else "no estimate"
+        return f"{words:>{29 if price is None else 42}} {peak}"
+    cost = "" if price is None else f" {plan.dollars_per_billion_tokens(price):>12,.2f}"
+    fits = "" if memory.fits is not False else " does not fit"
+    return f"{row.speed:>12,.0f} {seconds.step:>9.4g} {plan.mfu or 0.0:>6.1%}{cost} {peak}{fits}"

@@ -27,6 +27,10 @@ MOST_CHIPS = {"v4": 4096, "v5p": 6144}
 """Of one slice, for generations whose slices are put together from such blocks."""
 NEAR = 3
 """Slices that a message names where there is none of the size asked for."""
+NEAR_SIZE = 16
+"""Chips of the slices that a message names where no size was given."""
+NEWER = {"ironwood": "v7"}
+"""Generations by another name that are not planned for."""
 ABSENT_MACHINE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -84,17 +88,14 @@ def _parse(name: str) -> tuple[str, str]:
     match = re.fullmatch(r"([a-z0-9]+)(?::([0-9]+(?:x[0-9]+)*)|-([0-9]+))", name.lower())
     generation = ALIASES.get(match[1], match[1]) if match else ""
     if match is None or generation not in GENERATIONS:
-        given = re.split("[:-]", name.lower())[0]
-        near = difflib.get_close_matches(given, [*GENERATIONS, *ALIASES], n=1)
-        hint = f"; did you mean {ALIASES.get(near[0], near[0])}?" if near and near[0] != given else ""
         raise ValueError(
-            f"topology must be a TPU generation and a shape or size, such as v5e:4x4 or v5p-32: got {name!r}{hint} "
-            f"(generations: {', '.join(GENERATIONS)})"
+            f"topology must be a TPU generation and a shape or size, such as v5e:4x4 or v5p-32: got {name!r}"
+            f"{_hint(name, match)} (generations: {', '.join(GENERATIONS)})"
         )
     if match[2] is not None:
         _check_shape(generation, match[2])
         return generation, match[2]
-    factor = 2 if generation in CORES_IN_NAME else 1
+    factor = _cores(generation)
     chips = int(match[3]) / factor
     by_size = {math.prod(_sides(shape)): shape for shape in SHAPES[GENERATIONS[generation]]}
     if chips not in by_size:
@@ -103,6 +104,25 @@ def _parse(name: str) -> tuple[str, str]:
             f"{generation}-{min(by_size) * factor} to {generation}-{max(by_size) * factor}"
         )
     return generation, by_size[int(chips)]
+
+
+def _hint(name: str, match: re.Match[str] | None) -> str:
+    """What was probably meant: a generation of nearly that name, or else of nearly that number, and its slice of that size."""
+    given = re.split("[:-]", name.lower())[0]
+    if given in GENERATIONS or given in ALIASES:
+        return f"; name its size, such as {_near(ALIASES.get(given, given), NEAR_SIZE)}"
+    spelled = difflib.get_close_matches(given, [*GENERATIONS, *ALIASES], n=2, cutoff=0.65)
+    near = list(dict.fromkeys(ALIASES.get(other, other) for other in spelled))
+    number = re.fullmatch(r"(?:tpu)?v?(\d)[a-z]*", NEWER.get(given, given))
+    if not near and number:
+        near = [min(GENERATIONS, key=lambda other: (abs(int(other[1]) - int(number[1])), other != "v5e"))]
+    if not near:
+        return ""
+    if match is None:
+        return f"; did you mean {' or '.join(near)}?"
+    chips = math.prod(_sides(match[2])) if match[2] else int(match[3])
+    slices = (_near(generation, chips / (_cores(generation) if match[3] else 1), 1) for generation in near)
+    return f"; did you mean {' or '.join(slices)}?"
 
 
 def _check_shape(generation: str, shape: str) -> None:
@@ -122,11 +142,16 @@ def _sides(shape: str) -> list[int]:
     return [int(side) for side in shape.split("x")]
 
 
-def _near(generation: str, chips: int | float) -> str:
+def _cores(generation: str) -> int:
+    """What the number in an accelerator type counts, for each chip."""
+    return 2 if generation in CORES_IN_NAME else 1
+
+
+def _near(generation: str, chips: int | float, count: int = NEAR) -> str:
     """The slices nearest in size, each by its shape and its accelerator type."""
-    factor = 2 if generation in CORES_IN_NAME else 1
+    factor = _cores(generation)
     sizes = {shape: math.prod(_sides(shape)) for shape in SHAPES[GENERATIONS[generation]]}
-    nearest = sorted(sizes, key=lambda shape: abs(math.log(sizes[shape] / max(chips, 0.5))))[:NEAR]
+    nearest = sorted(sizes, key=lambda shape: abs(math.log(sizes[shape] / max(chips, 0.5))))[:count]
     return ", ".join(f"{generation}:{shape} ({generation}-{sizes[shape] * factor})" for shape in nearest)
 
 

@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from jaxllm.models import Cache, Transformer, init_cache, train_flops_per_token, unembed_hidden
+from jaxllm.inference.decode import PaddedPrompts, read_prompts
+from jaxllm.inference.writer import DecodeParams, abstract_decode_params, unembed, write_tokens
+from jaxllm.models import Cache, Transformer, init_cache, make_model, train_flops_per_token
 from jaxllm.plan.memory import local_bytes
+from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.program import Program
 from jaxllm.sharding import batch_sharding, spec, use_mesh
 
@@ -65,28 +68,32 @@ def train_work(program: Program) -> Work:
 
 
 def _writer(program: Program, phase: Phase, length: int) -> Transformer:
-    if not isinstance(program.model, Transformer) or not program.model.config.causal:
+    """The recipe's model as generation has it: without what is only for training."""
+    model = make_model(inference_config(program.recipe.model_config, None, program.mesh))
+    if not isinstance(model, Transformer) or not model.config.causal:
         kind = type(program.recipe.model_config).__name__
         raise ValueError(f"phase {phase} is planned for decoders: got a {kind} that does not write; plan its training instead")
-    if not 1 <= length <= program.model.config.context_len:
-        raise ValueError(f"length must be in 1..model.context_len={program.model.config.context_len}: got {length}")
-    return program.model
+    if not 1 <= length <= model.config.context_len:
+        raise ValueError(f"length must be in 1..model.context_len={model.config.context_len}: got {length}")
+    return model
 
 
 def _prefill_work(program: Program, model: Transformer, length: int) -> Work:
     rows = program.recipe.batch_size
-    params, tokens = _serving_params(program), _tokens(program, (rows, length))
+    params, table = abstract_decode_params(model, program.abstract.params), _rows(program, (rows, length))
+    longest: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    prompts = PaddedPrompts(table, table, table, longest)
     kept = _abstract_cache(program, model, rows, length)
 
-    def prefill(params: Any, tokens: jax.Array) -> tuple[jax.Array, Cache]:
-        cache = init_cache(model.config, rows, length, stacked=model.config.layer_loop == "scan")
-        return _next_token(model, params, tokens, cache)
+    def prefill(params: DecodeParams, prompts: PaddedPrompts) -> tuple[jax.Array, Cache]:
+        hidden, cache = read_prompts(model, length, params, prompts, None)
+        return _likeliest(model, params.prompts, hidden), cache
 
     last_only = 2.0 * model.config.embed_dim * model.config.vocabulary * rows * (length - 1)
     return Work(
         phase="prefill",
-        lower=lambda: _lower(program, prefill, (params, tokens), kept),
-        bytes=_serving_bytes(params, None, tokens),
+        lower=lambda: _lower(program, prefill, (params, prompts), kept),
+        bytes=_serving_bytes(params.prompts, None, prompts[:3]),
         tokens=rows * length,
         flops=train_flops_per_token(model.config, length) / 3 * rows * length - last_only,
     )
@@ -94,47 +101,37 @@ def _prefill_work(program: Program, model: Transformer, length: int) -> Work:
 
 def _decode_work(program: Program, model: Transformer, length: int) -> Work:
     rows = program.recipe.batch_size
-    params, tokens = _serving_params(program), _tokens(program, (rows, 1))
+    params, column = abstract_decode_params(model, program.abstract.params), _rows(program, (rows,))
     cache = _abstract_cache(program, model, rows, length)
 
-    def decode(params: Any, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        return _next_token(model, params, tokens, cache)
+    def decode(params: DecodeParams, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        out = write_tokens(model, params.tokens, tokens[:, None], cache, positions=positions[:, None])
+        assert out.cache is not None
+        return _likeliest(model, params.tokens, out.hidden), out.cache
 
     return Work(
         phase="decode",
-        lower=lambda: _lower(program, decode, (params, tokens, cache), cache, donate=(2,)),
-        bytes=_serving_bytes(params, cache, tokens),
+        lower=lambda: _lower(program, decode, (params, column, column, cache), cache, donate=(3,)),
+        bytes=_serving_bytes(params.tokens, cache, (column, column)),
         tokens=rows,
         flops=train_flops_per_token(model.config, length) / 3 * rows,
     )
 
 
-def _next_token(model: Transformer, params: Any, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-    """The likeliest token after the last of each row, and the cache with these in it."""
-    out: Any = model.apply({"params": params}, tokens, cache=cache, unembed=False)
-    logits = unembed_hidden(model.config, params, out.hidden[:, -1:])
-    return jnp.argmax(logits[:, 0], axis=-1), out.cache
+def _likeliest(model: Transformer, params: Any, hidden: jax.Array) -> jax.Array:
+    """The next token of each row."""
+    return jnp.argmax(unembed(model, params, hidden)[:, 0], axis=-1)
 
 
-def _serving_params(program: Program) -> Any:
-    """Shapes and layouts of the parameters, in the type that is computed with."""
-    dtype = jnp.dtype(program.recipe.model_config.compute_dtype)
-
-    def serving(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
-
-    return jax.tree.map(serving, program.abstract.params)
-
-
-def _tokens(program: Program, shape: tuple[int, int]) -> jax.ShapeDtypeStruct:
+def _rows(program: Program, shape: tuple[int, ...]) -> Any:
+    """A whole number for each row, or for each of its tokens."""
     return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(program.mesh))
 
 
 def _abstract_cache(program: Program, model: Transformer, rows: int, length: int) -> Cache:
-    config, mesh = model.config, program.mesh
-    shapes = jax.eval_shape(lambda: init_cache(config, rows, length, stacked=config.layer_loop == "scan"))
-    names = {5: ("layers", "batch", "kv_heads", "cache", "head_dim"), 4: ("batch", "kv_heads", "cache", "head_dim")}
-    names |= {2: ("batch", "cache"), 0: ()}
+    """One array a layer, as generation keeps it."""
+    shapes, mesh = jax.eval_shape(lambda: init_cache(model.config, rows, length, stacked=False)), program.mesh
+    names = {4: ("batch", "kv_heads", "cache", "head_dim"), 2: ("batch", "cache"), 0: ()}
 
     def laid_out(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         layout = NamedSharding(mesh, spec(names[len(leaf.shape)], leaf.shape, mesh))

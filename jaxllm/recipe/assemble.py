@@ -30,7 +30,7 @@ from jaxllm.data.rows import BatchRows, Share
 from jaxllm.distributed import num_processes
 from jaxllm.evaluate import evaluate
 from jaxllm.evaluate.metrics import Scores
-from jaxllm.finetune.tasks import Found, Task
+from jaxllm.finetune.tasks import Found, is_task
 from jaxllm.finetune.tasks.task import tell_cut
 from jaxllm.hardware import mfu, require_devices
 from jaxllm.models import train_flops_per_token
@@ -108,7 +108,7 @@ class Job(Program):
     def _eval_step(self) -> Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]:
         objective, loss = self.recipe.objective, self.recipe.loss
         model: Any = self.model
-        if isinstance(objective, Task):
+        if is_task(objective):
             step: Any = make_predict_step(objective.make_predict(model, loss))
         else:
             step = make_eval_step(objective.make_loss(self.model, loss))
@@ -123,7 +123,7 @@ class Job(Program):
           on_batch: called with the number of each batch before it is read.
         """
         objective = self.recipe.objective
-        if not isinstance(objective, Task):
+        if not is_task(objective):
             return self._evaluate(params, self.rows(split), on_batch, None, self.recipe.evaluate.batches)
         results, scores, _ = self.predict_split(params, split, on_batch, self.recipe.evaluate.batches)
         return results | scores.values()
@@ -219,7 +219,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
         known = FromData(len(data.label_names), label_names=data.label_names)
     elif isinstance(recipe.data, TaskDataConfig):
         data = open_task_data(recipe.data, seed=recipe.seed, tokenizer=tokenizer)
-        labels = recipe.objective.labels(data) if isinstance(recipe.objective, Task) else None
+        labels = recipe.objective.labels(data) if is_task(recipe.objective) else None
         size, names = recipe.objective.vocab_size(data.tokenizer, recipe.data), None if labels is None else labels.names
         known = FromData(size, first_start_id(data.tokenizer), names, None if labels is None else labels.count)
     else:

@@ -11,11 +11,12 @@ import jax
 from jaxllm.data import ImageDataConfig
 from jaxllm.data.source import find_set, url_of
 from jaxllm.hardware import Finding, cache_dir
-from jaxllm.hardware.bucket import ADVICE, Bucket, is_url, local_path
+from jaxllm.hardware.bucket import ADVICE, Bucket, in_bucket, local_path
 from jaxllm.hardware.checkup import GIB, existing
+from jaxllm.hardware.counted import counted
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RUNS
-from jaxllm.sharding import make_mesh
+from jaxllm.sharding import make_mesh, use_all
 
 
 def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, list[Finding]]:
@@ -33,25 +34,24 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, list[Finding]]
 
 def check_run_dir(run_dir: str | None, num_processes: int, default: Path = RUNS) -> list[Finding]:
     """Whether a run can write there: in a folder, or at the URL of a bucket."""
-    if run_dir is not None and is_url(run_dir):
+    if run_dir is not None and in_bucket(run_dir):
         return [_writable(run_dir, num_processes)]
     return list(_folder(local_path(run_dir or default), num_processes, shared=run_dir is not None))
 
 
 def _mesh(recipe: Recipe, num_processes: int) -> Iterator[Finding]:
     devices = jax.devices() * (num_processes if jax.process_count() == 1 else 1)
+    advice = use_all(recipe.mesh, len(devices), recipe.batch_size, recipe.accumulate)
     try:
         mesh = make_mesh(recipe.mesh, recipe.batch_size // recipe.accumulate, devices)
     except ValueError as error:
-        yield Finding("broken", str(error), "choose other --mesh sizes or another --batch-size")
+        yield Finding("broken", str(error), advice or "choose other --mesh sizes or another --batch-size")
         return
     split = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
-    told = f"{split}, of {len(devices)} devices of {num_processes} process(es)"
+    told = f"{split}, of {counted(len(devices), 'device')} of {counted(num_processes, 'process')}"
     if mesh.devices.size < len(devices):
         level = "note" if num_processes == 1 else "broken"
-        yield Finding(
-            level, f"{told}: {len(devices) - mesh.devices.size} stay idle", "choose a batch_size that divides by more"
-        )
+        yield Finding(level, f"{told}: {len(devices) - mesh.devices.size} stay idle", advice)
     else:
         yield Finding("ok", told)
 
@@ -67,10 +67,10 @@ def _data(recipe: Recipe, num_processes: int) -> Iterator[Finding]:
     except (ValueError, OSError) as error:
         yield Finding("broken", str(error), "build or name the data set on every host")
         return
-    kind = "images" if isinstance(data, ImageDataConfig) else "documents"
+    kind = "image" if isinstance(data, ImageDataConfig) else "document"
     for split, size in found.sizes.items():
         files = len(list(found.folder.glob(f"*-{split}.array_record*")))
-        told = f"{split}: {size:,} {kind} in {files} file(s) of {found.folder}"
+        told = f"{split}: {counted(size, kind)} in {counted(files, 'file')} of {found.folder}"
         if num_processes > 1 and files % num_processes:
             advice = "fine on local disks; on a network disk a number of files that the processes divide spreads the load"
             yield Finding("note", f"{told}; {num_processes} processes do not divide them, and all read from all", advice)
@@ -88,7 +88,8 @@ def _readable(url: str) -> Finding:
         return Finding("broken", f"{url}: there is nothing", "name the folder that holds dataset_info.json")
     size, cache = sum(found.values()), cache_dir()
     free = shutil.disk_usage(existing(cache)).free
-    told = f"{url}: {len(found)} objects, {size / GIB:.1f} GiB, which each host copies to {cache}, {free / GIB:.0f} GiB free"
+    there = f"{counted(len(found), 'object')}, {size / GIB:.1f} GiB"
+    told = f"{url}: {there}, which each host copies to {cache}, {free / GIB:.0f} GiB free"
     return Finding("ok", told) if free > size else Finding("broken", told, "set JAXLLM_CACHE to a folder of a larger disk")
 
 

@@ -9,7 +9,7 @@ from jaxllm.sharding import balanced_order, left_whole, use_mesh
 
 def describe_choices(program: Program) -> list[str]:
     """One line for who computes attention and how tokens travel to their experts, and one for each dimension that the mesh
-    cannot split."""
+    cannot split and each stack whose layers do not work in stages."""
     config = program.model.config
     recipe = program.recipe
     length = config.num_tokens if isinstance(config, VisionConfig) else recipe.objective.tokens(recipe.data)
@@ -18,7 +18,20 @@ def describe_choices(program: Program) -> list[str]:
     with use_mesh(program.mesh):
         told = {field: _stack_choices(stack, length, program) for field, stack in stacks(config).items()}
     lines = [f"{field}: {words}" if len(told) > 1 else words for field, words in told.items()]
-    return lines + left_whole(program.mesh, config.axis_sizes())
+    unstaged = [_unstaged(field, stack, program.mesh.shape["stage"]) for field, stack in stacks(config).items()]
+    return lines + left_whole(program.mesh, config.axis_sizes()) + [line for line in unstaged if line is not None]
+
+
+def _unstaged(field: str, stack: TransformerConfig, stages: int) -> str | None:
+    """A sentence about layers that are kept in the mesh's stages and do not work in them."""
+    why = "looks at an encoder" if stack.cross_attention else "has layers of several sizes" if stack.pruned_heads else None
+    if stages == 1 or why is None:
+        return None
+    name = f"model.{field}".rstrip(".")
+    return (
+        f"{name} {why}, so its layers do not pass batches through mesh.stage={stages}: each device gathers and computes all of "
+        "them; use mesh.fsdp in place of mesh.stage"
+    )
 
 
 def _stack_choices(stack: TransformerConfig, length: int, program: Program) -> str:

@@ -1,8 +1,9 @@
 """One run at a time trains in a folder.
 
 On a disk a lock says so, which ends with its process. In a bucket an object does: its process writes it again every few
-seconds, so that one that nobody writes any more counts for nothing, and ends if it finds another's in its place. A process
-that was cut off from the bucket for longer than that and comes back to find its place taken ends without saving.
+seconds, so that one that nobody writes any more counts for nothing, and ends if it finds another's in its place. Who finds
+one that counts for nothing deletes what it found and nothing newer: of many that do, one takes its place. A process that was
+cut off from the bucket for longer than that and comes back to find its place taken ends without saving.
 """
 
 import contextlib
@@ -64,8 +65,9 @@ def claimed_in_bucket(bucket: Bucket) -> Iterator[None]:
         ended.set()
         keeper.join()
         with contextlib.suppress(OSError):
+            version = bucket.version(CLAIM_FILE)
             if _holder(bucket) == mine:
-                bucket.delete(CLAIM_FILE)
+                bucket.delete_version(CLAIM_FILE, version)
 
 
 def _take(bucket: Bucket, mine: str) -> None:
@@ -76,13 +78,14 @@ def _take(bucket: Bucket, mine: str) -> None:
             bucket.write(CLAIM_FILE, mine.encode(), new=True)
             return
         with contextlib.suppress(FileNotFoundError):  # given up just now
+            version = bucket.version(CLAIM_FILE)
             last = bucket.modified(CLAIM_FILE)
             if written not in (None, last):
                 raise ValueError(
                     f"another process is training in {bucket.url} ({_holder(bucket)}): wait for it, or choose another --run-dir"
                 )
             if (bucket.now() - last).total_seconds() > STALE_SECONDS:
-                bucket.delete(CLAIM_FILE)
+                bucket.delete_version(CLAIM_FILE, version)
             elif written is None:
                 print(f"waiting for a sign of who trained last in {bucket.url}: {_holder(bucket)}", flush=True)
                 written = last

@@ -14,7 +14,8 @@ from jaxllm.checkpoint import Store
 from jaxllm.distributed import beat, from_first, is_first, num_processes
 from jaxllm.evaluate import write_report
 from jaxllm.evaluate.report import REPORT_FILE
-from jaxllm.finetune.tasks import Task
+from jaxllm.finetune.tasks import is_task
+from jaxllm.hardware.counted import counted
 from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job
 from jaxllm.recipe.run_folder import RunFolder
@@ -40,12 +41,13 @@ def conclude(
     say: Say,
 ) -> None:
     """results.json, report.html, and the last words; by process 0."""
-    beat(progress.step, "reporting", limited=False)
-    measured = _measured(job, folder, state, progress) if ended in WHOLE and isinstance(job.recipe.objective, Task) else {}
+    beat(progress.step, "making the sample", long=True)
+    measured = _measured(job, folder, state, progress) if ended in WHOLE and is_task(job.recipe.objective) else {}
     sample = _sample(job, state, say) if ended in WHOLE else None
     sample = next(iter([split.pop("sample") for split in measured.values()]), sample)
     if not is_first():
         return
+    beat(progress.step, "writing the report", long=True)
     results = {
         "step": progress.step,
         "parameters": num_params(state.whole),
@@ -122,7 +124,8 @@ def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, 
     if sample is not None:
         say(f"\n{sample.strip()}\n")
     if ended == "patience":
-        say(f"stopped at step {progress.step}: no better validation loss in {job.recipe.evaluate.patience} evaluations")
+        looks = counted(job.recipe.evaluate.patience or 0, "evaluation")
+        say(f"stopped at step {progress.step}: no better validation loss in {looks}")
     elif ended != "finished":
         say(f"stopped by {ended} after step {progress.step}, which is saved. Go on with: jaxllm train {path}")
     say(f"report: {folder.place}/{REPORT_FILE}")

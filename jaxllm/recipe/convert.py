@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-from jaxllm.hardware.bucket import is_url, local_path
+from jaxllm.hardware.bucket import in_bucket, local_path
 from jaxllm.interchange import find_family, write_folder
 from jaxllm.recipe.adapter import save_adapter
 from jaxllm.recipe.family import family_of
@@ -40,7 +40,7 @@ def convert(
       FileExistsError: there is something at `destination`.
       ValueError: no published class, or not the one asked for, says what the config says.
     """
-    if is_url(destination):
+    if in_bucket(destination):
         raise ValueError(
             f"the destination must be a folder of this host: got {destination}; convert to a folder, and copy that by "
             f"`gcloud storage cp --recursive FOLDER {destination}`"

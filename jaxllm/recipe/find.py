@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 from pathlib import Path
 
-from jaxllm.hardware.bucket import Bucket, is_url, local_path
+from jaxllm.hardware.bucket import Bucket, in_bucket, local_path
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.serialize import RECIPE_FILE, check_types, load_json
 from jaxllm.recipe.working_copy import fetched
@@ -13,7 +13,7 @@ from jaxllm.recipe.working_copy import fetched
 
 def is_run_folder(place: str | Path) -> bool:
     """Of a folder, or of a URL in a bucket."""
-    if is_url(place):
+    if in_bucket(place):
         return Bucket(str(place)).exists(RECIPE_FILE)
     return (local_path(place) / RECIPE_FILE).is_file()
 
@@ -25,7 +25,7 @@ def find_recipe(source: str) -> Recipe:
       FileNotFoundError: nothing there; the nearest file is named.
       ValueError: a file that holds no recipe.
     """
-    if is_url(source) and not is_run_folder(source):
+    if in_bucket(source) and not is_run_folder(source):
         raise FileNotFoundError(f"no run in {source}: there is no {RECIPE_FILE}; is that the folder of a run?")
     path = fetched(source)
     if path.is_dir():
@@ -33,7 +33,7 @@ def find_recipe(source: str) -> Recipe:
             recipes = sorted(str(file) for file in path.glob("[!_]*.py"))
             what = f"name one of its recipes: {', '.join(recipes)}" if recipes else "name a run folder or a recipe file"
             raise ValueError(f"{path} is not a run folder: it has no {RECIPE_FILE}; {what}")
-        return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=source if is_url(source) else str(path))
+        return dataclasses.replace(load_json(path / RECIPE_FILE), run_dir=source if in_bucket(source) else str(path))
     if not path.is_file():
         there = sorted(str(file) for folder in {path.parent, Path("configs")} for file in folder.glob("*.py"))
         near = difflib.get_close_matches(source, there, n=1)

@@ -21,10 +21,10 @@ from jaxllm.distributed import (
     gather,
     is_first,
     joined,
-    limit_steps,
+    limit_time,
     num_processes,
 )
-from jaxllm.finetune.tasks import Task
+from jaxllm.finetune.tasks import is_task
 from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
 from jaxllm.models import num_params
 from jaxllm.recipe.assemble import Job, assemble
@@ -85,22 +85,28 @@ def fit(recipe: Recipe, *, command: str | None = None, on_evaluation: OnEvaluati
     """
     set_up()
     with joined():
+        limit_time(step_seconds=recipe.watch.step_seconds, phase_seconds=recipe.watch.phase_seconds)
         if num_processes() > 1:
+            _begin("comparing what each runs")
             facts = {**code_facts(), "recipe": to_tree(recipe)}
             check_same(facts, "Start them with the same command, from the same checkout")
         return _fit(recipe, command, on_evaluation or (lambda step, metrics: None))
 
 
 def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fitted:
-    limit_steps(recipe.watch.step_seconds)
+    _begin("looking at the run folder")
     folder, recipe = agree_on_folder(described(recipe))
+    _begin("opening the data")
     job = assemble(recipe, folder.load_tokenizer() if folder.resumes else pretrained_tokenizer(recipe))
     if num_processes() > 1:
         check_same(job.identity, "Give all hosts the same data set, and build it once")
     say = _say(is_first())
+    _begin("claiming the run folder")
     with folder.claimed(), Interrupt() as interrupt:
         say("\n".join((_describe(job, folder), *describe_choices(job), *job.notes)))
+        _begin("compiling")
         train_step, compile_seconds = _timed(job.compile_step)
+        _begin("waiting for the others to compile")
         gather("compiled")
         with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store, joined():
             state, progress = _start(job, folder, store, say)
@@ -109,16 +115,18 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
                 place = f"of {asked}" if there <= asked else f"where {asked} are asked for"
                 say(f"already at step {there} {place}: to go on, give more than {there} with --steps")
                 return Fitted(folder.place, progress.step, "finished", progress.best_loss)
+            _begin("opening the log", progress.step)
             folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None
             log_config, steps = job.recipe.log, job.recipe.steps
             with RunLog(folder.path, log_config, steps, resume_step, folder.publish, enabled=is_first()) as log:
                 loop = _loop(job, folder, store, log, train_step, progress, on_evaluation)
                 loop.timer.compile_seconds = compile_seconds
+                _begin("waiting for the others to be ready", progress.step)
                 gather("ready")  # on CPU the first collective waits for the others for 30 s only
                 with closing(loop.batches):
                     state, ended = train(loop, state, progress, interrupt)
-                if ended in WHOLE and not isinstance(job.recipe.objective, Task):  # measured at its best, in `conclude`
+                if ended in WHOLE and not is_task(job.recipe.objective):  # measured at its best, in `conclude`
                     _evaluate_test(job, state, log, progress)
         conclude(job, folder, state, progress, ended, compile_seconds, command, say)
     return Fitted(folder.place, progress.step, ended, progress.best_loss)
@@ -154,7 +162,8 @@ def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
 
 def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
     """The newest good checkpoint, or a fresh state where there is none."""
-    if folder.resumes and from_first(store.steps):
+    _begin("restoring a checkpoint")
+    if folder.resumes and from_first(store.recover):
         restored = store.restore(job.abstract._replace(frozen={}), on_damaged=lambda _, message: say(f"warning: {message}"))
         for name, fingerprint in job.identity.items():
             if restored.meta[name] != fingerprint:
@@ -167,6 +176,7 @@ def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainSt
         if jax.tree.leaves(job.abstract.frozen):  # what has not learnt is what the run began with
             state = state._replace(frozen=first_state(job.recipe, job.model, job.mesh, job.abstract)[0].frozen)
         return state, Progress(**restored.meta["progress"])
+    _begin("making the first parameters")
     state, new = first_state(job.recipe, job.model, job.mesh, job.abstract)
     if new:
         say(f"not in {job.recipe.pretrained}, so new: {', '.join(new)}")
@@ -224,6 +234,11 @@ def _evaluate_test(job: Job, state: TrainState, log: RunLog, progress: Progress)
         params = evaluated(state)
         metrics = job.evaluate_params(params, test, on_batch=lambda number: beat(progress.step, "evaluating"))
         log.evaluation(progress.step, "test", metrics)
+
+
+def _begin(doing: str, step: int = 0) -> None:
+    """What comes now may take as long as a phase."""
+    beat(step, doing, long=True)
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

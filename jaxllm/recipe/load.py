@@ -16,7 +16,7 @@ from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
 from jaxllm.finetune import adapt, begin_params, wrapped
 from jaxllm.hardware import require_devices, set_up
-from jaxllm.hardware.bucket import is_url, local_path
+from jaxllm.hardware.bucket import in_bucket, local_path
 from jaxllm.interchange import GenerationDefaults, open_published
 from jaxllm.models import Model, ModelConfig, VisionConfig, make_model, overlay, paths
 from jaxllm.recipe.adapting import with_adapter
@@ -97,7 +97,7 @@ def peek(name_or_path: str | Path) -> Peeked:
 
 def _at_hand(name_or_path: str | Path) -> str | Path:
     """A folder in a bucket is copied to the cache."""
-    if is_url(name_or_path):
+    if in_bucket(name_or_path):
         return fetch(str(name_or_path))
     return local_path(name_or_path) if str(name_or_path).startswith("file://") else name_or_path
 

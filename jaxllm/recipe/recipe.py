@@ -26,12 +26,18 @@ class SampleConfig:
 @dataclass(frozen=True, kw_only=True)
 class WatchConfig:
     step_seconds: float = 900.0
-    """With many processes: when none of them has moved for so long, in a step, a batch of an evaluation or a save, the run is
-    ended, and which process is missing is said. Outlast the longest pause that is none of a hung device or network."""
+    """With many processes: when none of them has moved for so long, in a step, a batch of an evaluation (which is
+    compiled with the first) or a save, the run is ended, and which process is missing is said. Outlast the longest pause that
+    is none of a hung device or network."""
+    phase_seconds: float = 3600.0
+    """The same for what comes before and after the steps, each by itself: to open the data or copy one of its files, to
+    compile the train step, to read a checkpoint or make the first parameters, to open the log, to draw the sample, to write
+    the report."""
 
     def __post_init__(self) -> None:
-        if self.step_seconds <= 0:
-            raise ValueError(f"watch.step_seconds must be above 0: got {self.step_seconds:g}")
+        for name in ("step_seconds", "phase_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"watch.{name} must be above 0: got {getattr(self, name):g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 from jaxllm.data import Tokenizer, load_tokenizer
 from jaxllm.distributed import Different, from_first, gather, is_first, num_processes, unseen_by
 from jaxllm.hardware import environment
-from jaxllm.hardware.bucket import PROBE, Bucket, is_url, local_path
+from jaxllm.hardware.bucket import PROBE, Bucket, in_bucket, local_path
 from jaxllm.recipe.claim import claimed_in_bucket, claimed_on_disk
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.recipe import Recipe
@@ -176,7 +176,7 @@ def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
 
 def place_of(named: str | Path) -> Path | str:
     """A folder as a path, or its URL in a bucket."""
-    return Bucket(str(named)).url if is_url(named) else local_path(named)
+    return Bucket(str(named)).url if in_bucket(named) else local_path(named)
 
 
 def _is_taken(place: Path | str) -> bool:

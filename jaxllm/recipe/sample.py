@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.data import Batch, Tokenizer
-from jaxllm.finetune.tasks import Task
+from jaxllm.finetune.tasks import is_task
 from jaxllm.inference import SamplingConfig, beam_search, encode_sources, generate
 from jaxllm.models import EncoderDecoder, Transformer
 from jaxllm.recipe.assemble import Job
@@ -24,7 +24,7 @@ def make_sample(job: Job, params: Any) -> str | None:
     Gaps are filled in brackets; where the text has something else, that follows: "the [dog (cat)] sat".
     """
     objective, model, tokenizer = job.recipe.objective, job.model, job.tokenizer
-    if isinstance(objective, Task):
+    if is_task(objective):
         return None
     if tokenizer is None:
         return None

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from jaxllm.hardware.bucket import PROBE, Bucket, is_url, local_path
+from jaxllm.hardware.bucket import PROBE, Bucket, in_bucket, local_path
 from jaxllm.recipe.serialize import RECIPE_FILE
 
 CLAIM_FILE = "claim.txt"
@@ -31,21 +31,30 @@ class WorkingCopy:
         self.path.mkdir()
         self._sent: dict[str, tuple[int, int]] = {}
         """Size and time of each file when it was last the same on both sides."""
+        self._fetched: dict[str, str] = {}
+        """Which version of each object was copied here."""
 
     def fetch(self) -> None:
-        """Makes the folder what the bucket has now; what is not there goes here, too."""
-        shutil.rmtree(self.path)
-        self.path.mkdir()
-        self._sent.clear()
-        for name in self.bucket.find():
-            if not name.startswith(NOT_FETCHED):
-                self.bucket.download(name, self.path / name)
-                self._sent[name] = _state(self.path / name)
+        """Makes the folder what the bucket has now; what is not there goes here, too. Copies only what changed since."""
+        there = {name: found for name, found in self.bucket.versions().items() if not name.startswith(NOT_FETCHED)}
+        here = self._files()
+        whole = {name for name in there if self._fetched.get(name) == there[name] and self._sent.get(name) == here.get(name)}
+        for name in here.keys() - whole:
+            (self.path / name).unlink()
+        for parent, _, _ in os.walk(self.path, topdown=False):
+            if parent != str(self.path) and not os.listdir(parent):
+                os.rmdir(parent)
+        for name in there.keys() - whole:
+            self.bucket.download(name, self.path / name)
+            self._sent[name] = _state(self.path / name)
+        self._sent = {name: self._sent[name] for name in there}
+        self._fetched = there
 
     def publish(self) -> None:
         """Sends each file that changed; the recipe last, so that it marks a whole folder."""
         changed = {name: state for name, state in self._files().items() if self._sent.get(name) != state}
         for name, state in sorted(changed.items(), key=lambda file: (file[0] == RECIPE_FILE, file)):
+            self._fetched.pop(name, None)
             self.bucket.upload(self.path / name, name)
             self._sent[name] = state
 
@@ -71,7 +80,7 @@ def fetched(place: str | Path) -> Path:
     Raises:
       ValueError, OSError: see `Bucket`.
     """
-    if not is_url(place):
+    if not in_bucket(place):
         return local_path(place)
     copy = working_copy(str(place).rstrip("/"))
     copy.fetch()

@@ -7,8 +7,9 @@ storing parameters and once for computing. A mesh of one device is a mesh of siz
 from jaxllm.sharding.axes import RULES, Axes, axis_names, spec
 from jaxllm.sharding.balance import Order, balanced_order, in_order
 from jaxllm.sharding.constrain import einsum, gather, gather_activation, gather_parts, map_shards, reshard, scatter_sum, shard
-from jaxllm.sharding.divide import AxisSize, check_batch, check_divides, left_whole
-from jaxllm.sharding.mesh import MeshConfig, MeshError, make_mesh
+from jaxllm.sharding.divide import AxisSize, check_batch, check_divides, left_whole, use_all
+from jaxllm.sharding.mesh import make_mesh, mesh_sizes
+from jaxllm.sharding.mesh_config import MeshConfig, MeshError
 from jaxllm.sharding.placement import batch_parts, batch_sharding, replicated, shardings_for, use_mesh
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "left_whole",
     "make_mesh",
     "map_shards",
+    "mesh_sizes",
     "replicated",
     "reshard",
     "scatter_sum",
     "shard",
     "shardings_for",
     "spec",
+    "use_all",
     "use_mesh",
 ]

@@ -1,9 +1,7 @@
-"""The device mesh: how many ways to split over copies of the model, its layers, the batch, parameters, experts, the sequence
-and tensors."""
+"""The device mesh: which device has which part."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,38 +10,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from jaxllm.sharding.axes import BATCH_AXES, MESH_AXES
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-    replica: int = 1
-    """Groups of devices that hold the model once each and exchange nothing but gradients, once a step: one for each slice of
-    a multi-slice machine."""
-    stage: int = 1
-    """Parts into which the layers are split, one after the other; the batch passes through them in parts
-    (`model.microbatches`), and outside the layers is split over them."""
-    data: int | None = None
-    """Copies of the model, each on its share of the batch. By default as many as the devices and the batch size allow."""
-    fsdp: int = 1
-    """Parts into which parameters, gradients and optimizer state are spread; the batch is split over it, too."""
-    expert: int = 1
-    """Parts into which the experts are split; the batch is split over it, too."""
-    context: int = 1
-    """Parts into which each sequence is split."""
-    tensor: int = 1
-    """Parts into which heads, the feed-forward width and the vocabulary are split."""
-    explicit: bool = False
-    """Make layouts part of array types (JAX's Explicit mode), so that a sharding slip is an error while tracing."""
-
-    def __post_init__(self) -> None:
-        for name in MESH_AXES:
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"mesh.{name} must be at least 1: got {size}")
-
-
-class MeshError(ValueError):
-    """A mesh that this machine, the batch or the model does not allow."""
+from jaxllm.sharding.divide import check_rows
+from jaxllm.sharding.mesh_config import MeshConfig, MeshError
 
 
 def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
@@ -54,12 +22,11 @@ def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequen
       devices: others than this machine's, to plan for.
 
     Raises:
-      MeshError: more devices asked for than there are, a batch that does not divide, slices that the mesh does not fit.
+      MeshError: more devices asked for than there are, a batch that does not divide, slices that the mesh does not fit, a part
+        of a TPU slice whose chips are not joined as a mesh.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
-    if config.data is None:
-        sizes["data"] = _default_data(sizes, len(devices), batch_size)
+    sizes = mesh_sizes(config, len(devices), batch_size)
     needed = math.prod(sizes.values())
     if needed > len(devices):
         hint = f" (or set JAX_NUM_CPU_DEVICES={needed} to try it on virtual devices)" if _all_cpu(devices) else ""
@@ -67,15 +34,25 @@ def make_mesh(config: MeshConfig, batch_size: int | None = None, devices: Sequen
             f"mesh {_product(sizes)} needs {needed} devices: this machine has {len(devices)} ({devices[0].device_kind}); "
             f"choose sizes whose product is at most {len(devices)}{hint}"
         )
-    rows = {axis: sizes[axis] for axis in BATCH_AXES if sizes[axis] > 1 or axis in ("data", "fsdp")}
-    if batch_size is not None and batch_size % math.prod(rows.values()):
-        raise MeshError(
-            f"{' x '.join(f'mesh.{axis}' for axis in rows)} must divide batch_size: got "
-            f"{' x '.join(map(str, rows.values()))} and batch_size={batch_size}; "
-            f"products that work: {divisors(batch_size, len(devices))}"
-        )
+    if batch_size is not None:
+        check_rows(sizes, batch_size)
     kind = AxisType.Explicit if config.explicit else AxisType.Auto
-    return Mesh(_grid(sizes, devices[:needed]), MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
+    try:
+        grid = _grid(sizes, devices[:needed])
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        if isinstance(error, MeshError) or needed == len(devices):
+            raise
+        raise MeshError(
+            f"a mesh that leaves TPU chips over must take a block of them: got {_product(sizes)}, {needed} of {len(devices)}; "
+            f"choose mesh sizes and a batch_size that use all {len(devices)}"
+        ) from error
+    return Mesh(grid, MESH_AXES, axis_types=(kind,) * len(MESH_AXES))
+
+
+def mesh_sizes(config: MeshConfig, count: int, batch_size: int | None = None) -> dict[str, int]:
+    """The size of each mesh axis on so many devices; `data`, where it is left out, as large as devices and batch let it be."""
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    return sizes | ({"data": _default_data(sizes, count, batch_size)} if config.data is None else {})
 
 
 def _default_data(sizes: dict[str, Any], count: int, batch_size: int | None) -> int:
@@ -112,11 +89,6 @@ def _grid(sizes: dict[str, int], devices: list[Any]) -> np.ndarray:
 def _product(sizes: dict[str, int]) -> str:
     shown = {axis: size for axis, size in sizes.items() if size > 1 or axis in ("data", "fsdp", "tensor")}
     return " x ".join(f"{axis}={size}" for axis, size in shown.items())
-
-
-def divisors(size: int, limit: int) -> str:
-    """Those of `size` up to `limit`, as a list for a message."""
-    return ", ".join(str(part) for part in range(1, min(size, limit) + 1) if size % part == 0)
 
 
 def _all_cpu(devices: Sequence[Any]) -> bool:

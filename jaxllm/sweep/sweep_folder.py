@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxllm.hardware.bucket import is_url, local_path
+from jaxllm.hardware.bucket import in_bucket, local_path
 from jaxllm.recipe import Recipe
 from jaxllm.recipe.claim import claimed_on_disk
 from jaxllm.recipe.run_folder import RUNS
@@ -62,7 +62,7 @@ class Sweep:
 
 
 def is_sweep_folder(place: str | Path) -> bool:
-    return not is_url(place) and (local_path(place) / SWEEP_FILE).is_file()
+    return not in_bucket(place) and (local_path(place) / SWEEP_FILE).is_file()
 
 
 def default_folder(recipe: Recipe, config: SearchConfig | RepeatConfig) -> Path:

@@ -8,6 +8,7 @@ from jaxllm.training.cross_entropy import LossConfig, LossSums, cross_entropy
 from jaxllm.training.interrupt import Interrupt
 from jaxllm.training.loop import EvaluateConfig, Loop, NonFiniteLoss, Progress, out_of_patience, train
 from jaxllm.training.loss import Loss, make_loss
+from jaxllm.training.metrics_file import read_metrics
 from jaxllm.training.objectives import AnyObjective, CausalLM, Objective
 from jaxllm.training.optimizer import (
     OptimizerConfig,
@@ -18,7 +19,7 @@ from jaxllm.training.optimizer import (
     make_schedule,
     scale_by_path,
 )
-from jaxllm.training.run_log import LogConfig, RunLog, read_metrics
+from jaxllm.training.run_log import LogConfig, RunLog
 from jaxllm.training.state import TrainState, abstract_state, init_state
 from jaxllm.training.step import jit_eval_step, lower_train_step, make_eval_step, make_predict_step, make_train_step
 

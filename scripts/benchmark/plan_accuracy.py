@@ -1,6 +1,6 @@
 """What `jaxllm plan` predicts of a train step against what it takes on this machine's devices: memory and time.
 
-python scripts/benchmark/plan_accuracy.py      # about 4 minutes on two cores; times mean something on a quiet machine only
+python scripts/benchmark/plan_accuracy.py      # about 8 minutes on two cores; times mean something on a quiet machine only
 """
 
 import argparse
@@ -27,6 +27,11 @@ CASES = {
     "llama_tinystories, remat": [
         "configs/llama_tinystories.py", "--model.vocab-size", "4096", "--model.remat", "block",
     ],
+    "bert_mini": ["configs/bert_mini.py", "--model.vocab-size", "8192"],
+    "transformer_multi30k": [
+        "configs/transformer_multi30k_de_en.py", "--model.encoder.vocab-size", "8000", "--model.decoder.vocab-size", "8000",
+    ],
+    "vit_cifar10": ["configs/vit_cifar10.py", "--model.num-labels", "10"],
 }  # fmt: skip
 """What is planned and run: a recipe and options. None needs its data."""
 MEMORY_WITHIN, TIME_WITHIN = 0.10, 0.25
@@ -76,7 +81,7 @@ def main() -> None:
         "Memory by the allocator on an accelerator; on a CPU by how much the process, which had made a step and freed all, "
         "grew at most while it held a state again and made steps one by one, freed memory going back to the system at once. "
         "`off` is prediction over measurement, less 1; cpu_time is that of the process over its devices, which other work "
-        "hardly changes."
+        "changes less: caches and the bandwidth of memory are shared."
     )
     print(write_named_record("plan_accuracy", "train_steps", {"cases": CASES}, {**within, "by_case": results}, notes, where))
 

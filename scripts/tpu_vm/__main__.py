@@ -14,8 +14,9 @@ from pathlib import Path
 
 import gcloud
 import worker
+from check import check_options
 from gcloud import Cloud, CommandFailed, find
-from launch import Run, create, delete, install, launch, report
+from launch import ROOT, Run, create, delete, install, launch, report
 from machine import Machine, load_machine
 
 
@@ -69,6 +70,8 @@ def make_run(options: argparse.Namespace) -> Run:
     for option in options.options:
         if option.partition("=")[0] in ("--dry-run", "--run", "--restarts", "--detach", "--env"):
             raise ValueError(f"{option} belongs to launch, not to training: put it before the recipe")
+        if option in ("-h", "--help"):
+            raise ValueError(f"{option} trains nothing: `jaxllm train {options.recipe} --help` lists every field")
     if any(option.partition("=")[0] in ("--run-dir", "--run_dir") for option in options.options):
         raise ValueError("--run-dir is chosen by launch, so that a run outlives its machine: give the run a name with --run")
     if not Path(options.recipe).is_file():
@@ -88,6 +91,9 @@ def run_verb(options: argparse.Namespace, machine: Machine) -> None:
     training = make_run(options) if options.verb == "launch" else None
     cloud = Cloud(dry_run=options.dry_run, secrets=training.environment.values() if training else ())
     if training:
+        unchecked = check_options(ROOT, training.options)
+        if unchecked is not None:
+            cloud.say(f"options of the recipe are not checked here: {unchecked}")
         launch(cloud, machine, training, restarts=options.restarts, detach=options.detach)
     elif options.verb == "create":
         create(cloud, machine)

@@ -1,5 +1,6 @@
 """Checkpoints in buckets: Google's, as far as a stand-in is one, and fsspec's memory."""
 
+import contextlib
 import errno
 import re
 from contextlib import closing
@@ -40,7 +41,7 @@ def test_a_save_that_was_cut_short_does_not_count_and_goes(bucket_url):
     for name in bucket.find("1"):
         if name != "1/commit_success.txt":
             bucket.copy(name, name.replace("1/", "2/", 1))
-            bucket.copy(name, name.replace("1/", "1.leaving/", 1))
+            bucket.copy(name, name.replace("1/", "1.aside/", 1))
     with closing(Store(bucket_url)) as store:
         assert store.steps() == [1] and store.restore(abstract(train_state())).step == 1
         store.save(3, train_state(3), {})
@@ -67,6 +68,65 @@ def test_another_save_of_a_step_takes_its_place_or_leaves_it(bucket_url, monkeyp
     assert Bucket(bucket_url).names() == ["1"]
     with closing(Store(bucket_url)) as store:
         assert_same(store.restore(abstract(train_state())).state, train_state(7))
+
+
+class Killed(BaseException):
+    """Nothing is tidied up behind it."""
+
+
+MOVES = ("copy", "delete", "delete_folder", "write")
+OLD = {"1/a": b"old", "1/b": b"old", "1/commit_success.txt": b"old"}
+NEW = {"1/a": b"new", "1/c": b"new", "1/commit_success.txt": b"new"}
+
+
+def test_a_save_killed_at_any_moment_leaves_the_old_checkpoint_or_the_new(monkeypatch):
+    """Move by move: set aside, written, cleared; and put back, which is killed as well."""
+    left = [0]
+
+    def killed_in_time(name: str):
+        move = getattr(Bucket, name)
+
+        def act(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return move(*arguments, **options)
+
+        return act
+
+    def save_again(place: InBucket) -> None:
+        place.set_aside(1)
+        for name, content in NEW.items():
+            bucket.write(name, content)
+        place.remove_unfinished()
+
+    bucket, moments, ends = Bucket("memory://killed"), 0, set()
+    for name in MOVES:
+        monkeypatch.setattr(Bucket, name, killed_in_time(name))
+    for first in range(50):
+        for second in range(15):
+            left[0] = 10**6
+            bucket.delete_folder("")
+            for name, content in OLD.items():
+                bucket.write(name, content)
+            left[0] = first
+            with contextlib.suppress(Killed):
+                save_again(InBucket(bucket.url))
+            whole = left[0] >= 0
+            left[0] = second
+            with contextlib.suppress(Killed):
+                if second % 2:  # as after a save that failed
+                    InBucket(bucket.url).remove_unfinished()
+                InBucket(bucket.url).put_back()
+            left[0] = 10**6
+            InBucket(bucket.url).put_back()
+            InBucket(bucket.url).remove_unfinished()
+            found = {name: bucket.read(name) for name in bucket.find("1")}
+            assert found in (OLD, NEW) and bucket.names() == ["1"], (first, second)
+            moments, ends = moments + 1, ends | set(found.values())
+        if whole:
+            break
+    assert ends == {b"old", b"new"} and 150 < moments < 700
 
 
 def fail(step):

@@ -1,9 +1,11 @@
 """Which checkpoints stay, and what interrupted work leaves behind."""
 
+from contextlib import closing
+
 import jax.numpy as jnp
 import pytest
 
-from jaxllm.checkpoint import CheckpointConfig, Store
+from jaxllm.checkpoint import CheckpointConfig, CheckpointError, Store
 from jaxllm.checkpoint.config import best_steps, steps_to_delete
 from tests.checkpoint.states import abstract
 
@@ -68,11 +70,53 @@ def test_leftovers_are_no_checkpoints_and_go_with_the_next_save(tmp_path):
     store.save(10, STATE, {})
     store.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
-    (tmp_path / "10.leaving" / "state").mkdir(parents=True)
+    for name in ("10.leaving", "10.aside"):
+        (tmp_path / name / "state").mkdir(parents=True)
     store.save(10, STATE, {"again": True})
     store.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
     assert store.restore(abstract(STATE)).meta == {"again": True}
+
+
+class Killed(BaseException):
+    """Nothing is tidied up behind it."""
+
+
+def test_what_a_killed_save_set_aside_comes_back(tmp_path, monkeypatch):
+    """The only checkpoint there is, while another of its step was being written."""
+    store = Store(tmp_path)
+    store.save(5, STATE, {"first": True})
+    store.wait()
+
+    def write(checkpointer, folder, arrays, manifest):
+        (tmp_path / "5.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("jaxllm.checkpoint.files.write", write)
+        store.save(5, STATE, {"first": False})
+    assert Store(tmp_path).steps() == []
+    for step in (None, 5):  # to one that only reads
+        with pytest.raises(CheckpointError, match="had set step 5 aside; `jaxllm train` on this run puts it back"):
+            Store(tmp_path).restore(abstract(STATE), step)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 4 in .*: there are none"):
+        Store(tmp_path).restore(abstract(STATE), 4)
+    assert Store(tmp_path).recover() == [5]
+    assert Store(tmp_path).restore(abstract(STATE)).meta == {"first": True}
+    store = Store(tmp_path)
+    store.save(5, STATE, {"first": False})
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
+def test_a_save_puts_back_what_a_killed_one_set_aside(tmp_path):
+    """Where nobody recovered it before."""
+    with closing(Store(tmp_path)) as store:
+        store.save(5, STATE, {})
+    (tmp_path / "5").rename(tmp_path / "5.aside")
+    with closing(Store(tmp_path)) as store:
+        store.save(6, STATE, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "6"]
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path):

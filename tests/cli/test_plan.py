@@ -28,9 +28,10 @@ def test_a_report_alone_and_another_phase(tmp_path, capsys):
 
 def test_a_search_prints_options_that_can_be_used(tmp_path, capsys):
     path = tmp_path / "search.json"
-    assert run(["plan", *TINY, "--search", "--compile", "1", "--json", str(path)]) == 0
-    (row,) = json.loads(path.read_text("utf-8"))["search"]
-    assert row["options"] in capsys.readouterr().out and row["fits"] is True
+    assert run(["plan", *TINY, "--search", "--compile", "1", "--price", "2", "--json", str(path)]) == 0
+    (row,), said = json.loads(path.read_text("utf-8"))["search"], capsys.readouterr().out
+    assert row["options"] in said and row["fits"] is True
+    assert "$ a billion" in said and f"{row['estimated_dollars_per_billion_tokens']:,.2f}" in said
     assert run(["plan", *TINY, *row["options"].split()]) == 0
     mesh = json.loads(path.read_text("utf-8"))["search"][0]["mesh"]
     assert all(f"{axis} {size}" in capsys.readouterr().out for axis, size in list(mesh.items())[:1])

@@ -71,7 +71,7 @@ def test_stored_tokenizer_is_used(open_texts):
 
 def test_missing_splits(open_texts):
     data = open_texts(TEXTS)
-    with pytest.raises(ValueError, match=r"no split 'test': it has train \(4 documents\), validation \(1 documents\)"):
+    with pytest.raises(ValueError, match=r"no split 'test': it has train \(4 documents\), validation \(1 document\)"):
         data.rows("test")
     for split in ("dev", "train[:50", "train[:9]", "dev[:50%]"):
         assert not data.has_split(split)

@@ -127,7 +127,7 @@ def test_steps_without_a_stop_cost_microseconds(members):
 
 
 def test_a_dead_process_is_named_by_all_others(members, capfd):
-    members.groups[2].beat(57, "in the step", limited=True)
+    members.groups[2].beat(57, "in the step")
     wait_until(lambda: members.leader._places[2].step == 57)
     members.cut(2)
     members.wait_for_ends(COUNT)
@@ -199,9 +199,8 @@ def test_who_has_left_is_missed_by_the_next_run(members, capfd, gone):
 
 def test_a_hung_process_is_named_with_the_step_and_stacks(members, capfd):
     for each in members.groups:
-        each.beat(57, "waiting for its data" if each.index == 1 else "in the step")
-    for each in members.groups:
         each.step_seconds = 0.5
+        each.beat(57, "waiting for its data" if each.index == 1 else "in the step")
     members.wait_for_ends(COUNT)
     said = capfd.readouterr().err
     assert "in the step (step 57), the others wait for process 1 (host1), which is waiting for its data (step 57)" in said
@@ -228,8 +227,8 @@ def judged(monkeypatch):
     return leader, clock, verdicts
 
 
-def place(*, step: int = 9, doing: str = "in the step", limited: bool = True, beats: int = 1) -> dict:
-    return {"alive": list(Place(step, doing, limited, beats))}
+def place(*, step: int = 9, doing: str = "in the step", limit: float | None = 60.0, beats: int = 1) -> dict:
+    return {"alive": list(Place(step, doing, limit, beats))}
 
 
 def test_a_run_that_moves_is_not_hung(judged):
@@ -239,21 +238,61 @@ def test_a_run_that_moves_is_not_hung(judged):
         leader.hear(0, place(beats=beats))
         for index in (1, 2):
             leader.hear(index, place())
-        leader.judge(60.0)
+        leader.judge()
     assert verdicts() == []
     clock.now += 61
-    leader.judge(60.0)
+    leader.judge()
     assert len(verdicts()) == 1
 
 
-def test_what_may_take_long_is_not_hung(judged):
+def test_what_may_take_long_has_its_own_limit(judged):
+    """The slowest place counts: one process compiles, and the others that are through wait for it as long."""
     leader, clock, verdicts = judged
-    for index, doing in enumerate(("reporting", "ending", "ending")):
-        leader.hear(index, place(doing=doing, limited=False))
-    clock.now += 10_000
-    for index, doing in enumerate(("reporting", "ending", "ending")):
-        leader.hear(index, place(doing=doing, limited=False))
-    leader.judge(60.0)
+
+    def hear() -> None:
+        for index, (doing, limit) in enumerate((("in the step", 60.0), ("compiling", 3600.0), ("in the step", 60.0))):
+            leader.hear(index, place(step=0, doing=doing, limit=limit))
+
+    hear()
+    clock.now += 3590
+    hear()
+    leader.judge()
+    assert verdicts() == []
+    clock.now += 11
+    hear()
+    leader.judge()
+    assert (
+        "no process has moved for 3601 s: in the step, the others wait for process 1 (b), which is compiling" in verdicts()[0]
+    )
+
+
+@pytest.mark.parametrize("doing", ["starting", "in no run"])
+def test_a_process_that_never_begins_is_waited_for_as_long_as_others_may_take(judged, doing):
+    """It hangs where nothing has been said of limits yet, or does something of its own after another run."""
+    leader, clock, verdicts = judged
+
+    def wait(seconds: float) -> None:
+        clock.now += seconds
+        for index in range(3):
+            waits = place(step=0, doing="comparing what each runs", limit=3600.0)
+            leader.hear(index, waits if index else {"alive": list(Place(doing=doing))})
+        leader.judge()
+
+    wait(0)
+    wait(3590)
+    assert verdicts() == []
+    wait(11)
+    assert len(verdicts()) == 1
+    assert f"comparing what each runs, the others wait for process 0 (a), which is {doing}" in verdicts()[0]
+
+
+def test_where_nobody_has_said_how_long_it_may_take_there_is_no_limit(judged):
+    leader, clock, verdicts = judged
+    for _ in range(2):
+        clock.now += 10_000
+        for index in range(3):
+            leader.hear(index, place(step=0, doing="starting", limit=None))
+        leader.judge()
     assert verdicts() == []
 
 
@@ -265,31 +304,31 @@ def test_a_frozen_process_is_named_by_its_silence(judged):
         clock.now += 2
         for index in (0, 2):
             leader.hear(index, place())
-    leader.judge(60.0)
+    leader.judge()
     assert "the others wait for process 1 (b), silent since it was in the step (step 9)" in verdicts()[0]
 
 
 def test_a_process_that_froze_where_it_may_take_long_is_named(judged):
     """What it said last, that it may stay there, does not count for ever."""
     leader, clock, verdicts = judged
-    leader.hear(1, place(doing="starting", limited=False))
+    leader.hear(1, place(step=0, doing="compiling", limit=3600.0))
     for _ in range(7):
         clock.now += 2
         for index in (0, 2):
-            leader.hear(index, place())
-    leader.judge(12.0)
-    assert "no process has moved for 12 s: the others wait for process 1 (b), silent since it was starting" in verdicts()[0]
+            leader.hear(index, place(limit=12.0))
+    leader.judge()
+    assert "no process has moved for 12 s: the others wait for process 1 (b), silent since it was compiling" in verdicts()[0]
 
 
 def test_a_process_of_which_nothing_is_heard_is_named_while_others_may_take_long(judged):
     leader, clock, verdicts = judged
     for _ in range(20):
-        leader.judge(900.0)
+        leader.judge()
         assert verdicts() == []
         clock.now += 2.1
         for index in (0, 1):
-            leader.hear(index, place(doing="reporting", limited=False))
-    leader.judge(900.0)
+            leader.hear(index, place(doing="writing the report", limit=3600.0))
+    leader.judge()
     assert "process 2 (c) has said nothing for 42 s, since it was starting" in verdicts()[0] and len(verdicts()) == 1
 
 
@@ -310,5 +349,5 @@ def test_where_all_wait_at_the_same_place_no_process_is_blamed(judged):
     clock.now += 61
     for index in range(3):
         leader.hear(index, place(beats=0))
-    leader.judge(60.0)
+    leader.judge()
     assert "a device or the network hangs" in verdicts()[0]

@@ -156,7 +156,7 @@ def test_a_coordinator_that_cannot_be_reached(capsys):
     ("options", "message"),
     [
         (["--coordinator", "10.0.0.1"], "--coordinator must be HOST:PORT, such as 10.0.0.1:8476: got '10.0.0.1'"),
-        (["--num-processes", "2"], "--coordinator and --process-index is missing"),
+        (["--num-processes", "2"], "--coordinator and --process-index are missing"),
         (["--num-processes", "two"], "--num-processes: invalid int value: 'two'"),
         (["--num-processes", "2", "--process-index", "2"], "--process-index must be in 0..1: got 2"),
         (["--connect-timeout", "0"], "--connect-timeout must be a number of seconds above 0: got 0"),
@@ -173,6 +173,9 @@ def test_the_environment_tells(monkeypatch):
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
     hosts = find_hosts(Hosts(process_index=3))
     assert hosts == Hosts(coordinator="10.0.0.1:8476", num_processes=4, process_index=3)
+    monkeypatch.delenv("JAX_PROCESS_ID")
+    with pytest.raises(ValueError, match="tells: --process-index is missing; add it, or set"):
+        find_hosts(Hosts())
     monkeypatch.setenv("JAX_PROCESS_ID", "first")
     with pytest.raises(ValueError, match="JAX_PROCESS_ID must be a whole number: got 'first'"):
         find_hosts(Hosts())

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from jaxllm.evaluate.report import write_report
-from jaxllm.training.run_log import METRICS_FILE
+from jaxllm.training.metrics_file import METRICS_FILE
 
 NASTY = "<script>alert('hi')</script> & \"quotes\""
 

@@ -72,4 +72,4 @@ def test_processes_that_the_environment_tells_share_the_mesh(monkeypatch, tmp_pa
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     run([str(tmp_path / "recipe.json")])
-    assert "of 16 devices of 2 process(es)" in capsys.readouterr().out
+    assert "of 16 devices of 2 processes" in capsys.readouterr().out

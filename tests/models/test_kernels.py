@@ -186,4 +186,8 @@ def test_xla_computes_what_a_kernel_cannot():
     assert not kernel_takes(dataclasses.replace(cudnn, attention_softcap=2.0), 256, None)
     with use_mesh(make_mesh(MeshConfig(data=1, context=8))):
         assert kernel_takes(splash, 1024, None) and not kernel_takes(splash, 512, None)
+        assert not kernel_takes(dataclasses.replace(splash, causal=False), 1024, None)
+        assert kernel_takes(dataclasses.replace(splash, causal=False, window=48), 1024, None)
+        assert not kernel_takes(dataclasses.replace(splash, causal=False, window=1024), 1024, None)  # as wide as the sequence
+        assert kernel_takes(dataclasses.replace(splash, window=1024), 1024, None)
         assert not kernel_takes(cudnn, 1024, None)

@@ -22,7 +22,7 @@ from jaxllm.plan.memory import USABLE
 from jaxllm.plan.slices import SLOW_NETWORK
 from jaxllm.recipe import Recipe
 from jaxllm.recipe.program import Program
-from jaxllm.sharding import MeshConfig, make_mesh
+from jaxllm.sharding import MeshConfig, MeshError, make_mesh
 from jaxllm.training import LossConfig
 from jaxllm.training.objectives import MaskedLM
 from tests.plan.recipes import small
@@ -187,11 +187,14 @@ def test_serving_holds_parameters_in_the_type_it_computes_with_and_a_cache(phase
     )  # keys and values, layers, rows, heads, slots, width, bytes; over data 4 x tensor 2
     assert plan.memory.parameters == pytest.approx(2 * plan.parameters / 2, rel=0.01) and plan.memory.optimizer == 0
     assert plan.seconds is not None and plan.memory.fits and plan.attention_kernel == "xla"
+    assert (
+        plan.cycles["other layers"] < plan.cycles["attention"] / 2
+    )  # layers apart: a loop over them would copy cache and weights
     if phase == "decode":
         assert (
             plan.memory.cache == pytest.approx(cache, rel=0.01) and plan.memory.aliased >= cache and plan.tokens_per_step == 16
         )
-        assert plan.seconds.bound == "memory"
+        assert plan.seconds.bound == "memory" and plan.seconds.traffic > 10 * plan.seconds.flops
     else:
         assert plan.memory.cache == 0 and plan.memory.outputs >= cache and plan.tokens_per_step == 16 * 256
 
@@ -200,6 +203,15 @@ def test_serving_holds_parameters_in_the_type_it_computes_with_and_a_cache(phase
 @pytest.mark.parametrize(("name", "chips"), [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5p-8", 4), ("v6e-1", 1), ("v5e:2x2", 4)])
 def test_a_topology_has_a_device_a_chip(name, chips):
     assert len(topology_devices(name)) == chips
+
+
+@needs_libtpu
+def test_chips_left_over_that_are_no_block_of_the_slice():
+    """As training meets them on a slice that is there."""
+    chips = list(topology_devices("v5e:4x4"))
+    with pytest.raises(MeshError, match="must take a block of them: got data=12 .*, 12 of 16; choose .* that use all 16$"):
+        make_mesh(MeshConfig(), 24, devices=chips)
+    assert make_mesh(MeshConfig(), 17, devices=chips).size == 1
 
 
 def test_a_step_is_planned_for_the_devices_here():
@@ -217,13 +229,27 @@ def test_a_step_is_planned_for_the_devices_here():
 @pytest.mark.parametrize(
     ("topology", "options", "changes", "message"),
     [
-        ("v5e:2x4", {}, dict(mesh=MeshConfig(data=2)), "the mesh must use all 8 devices of v5e:2x4: got 2"),
-        ("v5e:2x4", {}, dict(mesh=MeshConfig(fsdp=16)), "the mesh must use all 8 devices of v5e:2x4: got 16"),
+        ("v5e:2x4", {}, dict(mesh=MeshConfig(data=2)), "all 8 devices of v5e:2x4: got 2; set --mesh.data 8$"),
+        ("v5e:2x4", {}, dict(batch_size=17), "all 8 devices of v5e:2x4: got 1; set --batch-size 16 or 24$"),
+        ("v5e:4x4", {}, dict(batch_size=24), "all 16 devices of v5e:4x4: got 12; set --batch-size 16 or 32$"),
+        ("v5e:4x4", {}, dict(batch_size=24, accumulate=2), "all 16 devices of v5e:4x4: got 12; set --batch-size 32$"),
+        (
+            "v5e:4x4",
+            {},
+            dict(mesh=MeshConfig(data=12), batch_size=24),
+            "all 16 devices of v5e:4x4: got 12; set --batch-size 16 or 32 and --mesh.data 16$",
+        ),
+        (
+            "v5e:4x4",
+            {},
+            dict(mesh=MeshConfig(data=1, fsdp=8, tensor=4)),
+            "all 16 devices of v5e:4x4: got 32; choose --mesh sizes whose product divides 16$",
+        ),
         (
             "v5e:2x4",
             {"slices": 2},
             dict(mesh=MeshConfig(data=1, fsdp=8)),
-            "the mesh must use all 16 devices of 2 slices of v5e:2x4: got 8; set --mesh.replica 2 for a copy of the model",
+            "all 16 devices of 2 slices of v5e:2x4: got 8; set --mesh.replica 2 for a copy of the model on each slice$",
         ),
         (
             "v5e:2x2",

@@ -64,6 +64,10 @@ def test_a_loop_counts_as_often_as_it_turns():
         ("direction=LT", "direction=NE"),
         ("s32[] constant(9)", "s32[] custom-call(%state)"),
         ("%zero = s32[] constant(0)", "%zero = s32[] add(%x, %x)"),
+        ("add(%i, %two)", "add(%i, %i)"),  # its steps grow
+        ("add(%i, %two)", "multiply(%i, %two)"),
+        ("add(%i, %two)", "add(%other, %two)"),
+        ("%two = s32[] constant(2)", "%two = s32[] get-tuple-element(%state), index=1"),
     ],
 )
 def test_a_loop_of_unknown_length_is_named_and_turns_once(old, new):
@@ -110,6 +114,43 @@ def test_of_a_conditional_the_longest_branch_counts():
 def test_trips_follow_end_and_step(old, new, trips):
     program = parse(TEXT.replace(old, new))
     assert {i.name: count for i, _, count in program.executed()}["weights"] == trips
+
+
+ADDED = """%added (a: s32[], b: s32[]) -> s32[] {
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %sum = s32[] add(%a, %b)
+}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "operands"),
+    [
+        (ADDED, "%i, %two"),
+        (ADDED, "%two, %i"),
+        (ADDED, "%two, %copied"),
+        (ADDED.replace("%b = s32[] parameter(1)", "%b = s32[] constant(2)").replace(", b: s32[]", ""), "%i"),
+    ],
+)
+def test_a_step_inside_a_fusion_is_found(inside, operands):
+    text = TEXT.replace("%body (state", inside + "%body (state")
+    text = text.replace("  %next = ", "  %copied = s32[] copy(%i)\n  %next = ")
+    text = text.replace("add(%i, %two)", f"fusion({operands}), kind=kLoop, calls=%added")
+    assert {i.name: count for i, _, count in parse(text).executed()}["weights"] == 5 and not parse(text).unknown_loops()
+    other = text.replace("= s32[] add(%a, %b)", "= s32[] multiply(%a, %b)")
+    assert parse(other).unknown_loops() == ("loop",)
+
+
+def test_a_constant_added_to_something_else_is_no_step():
+    """Though the fusion that adds it is given the element, too."""
+    inside = ADDED.replace("add(%a, %b)", "add(%b, %c)").replace("  ROOT", "  %c = s32[] parameter(2)\n  ROOT")
+    text = TEXT.replace("%body (state", inside + "%body (state")
+    text = text.replace("  %next = ", "  %other = s32[] negate(%i)\n  %next = ")
+    text = text.replace("add(%i, %two)", "fusion(%i, %two, %other), kind=kLoop, calls=%added")
+    assert parse(text).unknown_loops() == ("loop",)
+    assert not parse(text.replace("fusion(%i, %two, %other)", "fusion(%other, %two, %i)")).unknown_loops()
 
 
 def test_trips_in_the_short_form_and_as_the_compiler_says():

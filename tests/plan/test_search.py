@@ -6,10 +6,10 @@ import pytest
 
 from jaxllm.cli.overrides import override
 from jaxllm.models import ExpertsConfig
-from jaxllm.plan import describe_search, search
+from jaxllm.plan import Search, describe_search, search
 from jaxllm.plan.kernels import stack_of
 from jaxllm.plan.layouts import REMAT, Layout, layouts, meshes
-from jaxllm.plan.rough import Machine, Model, activation_bytes, rough, state_bytes
+from jaxllm.plan.rough import Machine, Model, Rough, activation_bytes, rough, state_bytes
 from jaxllm.plan.search import Found, compile_best
 from jaxllm.sharding import MeshConfig
 from tests.plan.recipes import small
@@ -101,7 +101,14 @@ def test_the_best_of_this_machine_are_compiled_and_ranked():
     tiny = {"num_layers": 2, "embed_dim": 64, "head_dim": 16, "ffw_dim": 128, "compute_dtype": "float32", "vocab_size": 64}
     recipe, said = small(model=tiny, batch_size=8), []
     result = search(recipe, compiled=2, say=said.append)
-    assert len(result.found) == len(said) == 2 and result.counted > 20
+    assert len(result.found) == 2 and result.counted > 20
+    assert said[0].startswith(f"{result.counted} layouts counted") and "compiling the best 2" in said[0] and len(said) == 5
+    for row, before, after in zip(sorted(result.found, key=lambda row: said.index(f"compiling {row.overrides}")),
+                                  said[1::2], said[2::2], strict=True):  # fmt: skip
+        assert before == f"compiling {row.overrides}" and row.plan is not None and row.plan.seconds is not None
+        assert (
+            f"peak {row.plan.memory.peak / 1e9:.2f} of " in after and f"step {row.plan.seconds.step:.4g} s (estimate" in after
+        )
     speeds = [row.speed for row in result.found]
     assert speeds == sorted(speeds, reverse=True) and speeds[-1] > 0
     best = result.found[0]
@@ -112,6 +119,20 @@ def test_the_best_of_this_machine_are_compiled_and_ranked():
         and "estimates" in words
         and words.index(best.overrides) < words.index(result.found[1].overrides)
     )
+    priced, cost = describe_search(result, 2.0).splitlines(), best.plan.dollars_per_billion_tokens(2.0)
+    assert "$ a billion" in priced[1] and "$" not in words and f" {cost:,.2f} " in priced[2]
+    assert {line.index("--mesh") for line in priced[2:]} == {priced[1].index("options")}
+
+
+def test_a_layout_that_does_not_fit_or_was_refused_has_its_line():
+    large = dataclasses.replace(PLAN, seconds=None, memory=dataclasses.replace(PLAN.memory, capacity=GB))
+    guess = Rough(peak_bytes=1, step_seconds=1.0, tokens_per_second=1.0)
+    rows = [Found(layout=layout(), overrides=f"--mesh.fsdp {size}", guess=guess, plan=plan, refused=refused)
+            for size, plan, refused in ((4, PLAN, None), (2, large, None), (1, None, "too odd"))]  # fmt: skip
+    for price in (None, 1.0):
+        lines = describe_search(Search(counted=9, too_large=3, found=rows), price).splitlines()
+        assert lines[2].index("--mesh") == lines[3].index("--mesh") == lines[1].index("options")
+        assert "does not fit" in lines[3] and lines[4] == "  3 too odd: --mesh.fsdp 1"
 
 
 @pytest.mark.parametrize(

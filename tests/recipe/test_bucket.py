@@ -1,5 +1,6 @@
 """Runs in buckets: Google's, as far as a stand-in is one, and fsspec's memory."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -151,6 +152,66 @@ def test_a_claim_that_nobody_renews_counts_for_nothing(bucket_url, quick):
     assert time.monotonic() - begin < 5
 
 
+def test_of_two_that_find_the_same_stale_claim_one_takes_its_place(bucket_url, quick, monkeypatch):
+    """The other comes to delete it when the first has already put its own there."""
+    Bucket(bucket_url).write(CLAIM_FILE, b"a host that is gone")
+    delete_version, taken = Bucket.delete_version, []
+
+    def late(self: Bucket, name: str, version: str) -> bool:
+        monkeypatch.setattr(Bucket, "delete_version", delete_version)
+        rival.enter_context(claimed_in_bucket(Bucket(bucket_url)))
+        taken.append(self.read(CLAIM_FILE))
+        return delete_version(self, name, version)
+
+    with contextlib.ExitStack() as rival:
+        monkeypatch.setattr(Bucket, "delete_version", late)
+        with pytest.raises(ValueError, match="another process is training in"), claimed_in_bucket(Bucket(bucket_url)):
+            pass
+        assert [Bucket(bucket_url).read(CLAIM_FILE)] == taken != [b"a host that is gone"]
+    assert Bucket(bucket_url).names() == []
+
+
+def test_only_the_version_that_was_looked_at_is_deleted(bucket_url):
+    bucket = Bucket(bucket_url)
+    bucket.write("note.txt", b"same")
+    version = bucket.version("note.txt")
+    bucket.write("note.txt", b"same")
+    assert not bucket.delete_version("note.txt", version) and bucket.names() == ["note.txt"]
+    assert bucket.delete_version("note.txt", bucket.version("note.txt")) and bucket.names() == []
+    assert not bucket.delete_version("note.txt", version)
+
+
+def test_google_decides_which_version_is_deleted(google):
+    """Written again between the last look and the deletion."""
+    bucket = Bucket("gs://bucket/runs/try")
+    bucket.write("note.txt", b"old")
+
+    def refuse(method: str, name: str) -> None:
+        if method == "DELETE":
+            google.put(name, b"new", None)
+
+    google.refuse = refuse
+    assert not bucket.delete_version("note.txt", bucket.version("note.txt"))
+    assert google.text("runs/try/note.txt") == "new"
+
+
+def test_the_files_of_a_run_are_copied_once(bucket_url, on_disk, monkeypatch):
+    """Before the claim, to read the recipe; then only what changed meanwhile."""
+    for path in (on_disk / "recipe.json", on_disk / "metrics.jsonl", *(on_disk / "tokenizer").iterdir()):
+        Bucket(bucket_url).upload(path, path.relative_to(on_disk).as_posix())
+    copied, download = [], Bucket.download
+    monkeypatch.setattr(Bucket, "download", lambda self, name, file: (copied.append(name), download(self, name, file))[1])
+    folder, _ = choose_folder(dataclasses.replace(load_json(on_disk / "recipe.json"), run_dir=bucket_url))
+    assert folder.load_tokenizer() is not None
+    with folder.claimed():
+        assert sorted(copied) == sorted(set(copied)) and {"recipe.json", "metrics.jsonl"} < set(copied)
+        assert (folder.path / "metrics.jsonl").read_bytes() == (on_disk / "metrics.jsonl").read_bytes()
+    (folder.path / "metrics.jsonl").write_text("changed here")
+    Bucket(bucket_url).delete_folder("tokenizer")
+    copied.clear()
+    assert folder.load_tokenizer() is None and copied == ["metrics.jsonl"]
+
+
 def test_what_an_earlier_run_sent_before_it_gave_up_its_claim_is_kept(bucket_url, on_disk):
     """Its last log lines may come between the choice of the folder and the claim."""
     bucket = Bucket(bucket_url)
@@ -198,7 +259,7 @@ def test_the_doctor_tries_the_bucket(google):
     assert told("data", data=data)[:2] == ("broken", "gs://bucket/sets/mine: there is nothing")
     google.put("sets/mine/1.0.0/dataset_info.json", b"{}" * 2**20, None)
     level, text, _ = told("data", data=data)
-    assert level == "ok" and "1 objects, 0.0 GiB, which each host copies to" in text
+    assert level == "ok" and "1 object, 0.0 GiB, which each host copies to" in text
     google.refuse = lambda method, name: 403
     for level, text, advice in (told("run folder", run_dir=folder), told("data", data=data)):
         assert level == "broken" and text.endswith(": no access") and advice is not None

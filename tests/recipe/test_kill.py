@@ -47,6 +47,13 @@ def wait_for_first_step(process: subprocess.Popen) -> str:
     raise AssertionError(f"the run ended before its first step:\n{said}")
 
 
+def wait_for_checkpoint(checkpoints: Path) -> None:
+    """Until one more is begun than there is."""
+    before, end = set(checkpoints.glob("*")), time.monotonic() + 60
+    while set(checkpoints.glob("*")) <= before and time.monotonic() < end:
+        time.sleep(0.002)
+
+
 def kill(process: subprocess.Popen) -> str:
     """kill -9; what the run had printed since."""
     process.send_signal(signal.SIGKILL)
@@ -65,7 +72,8 @@ def arrays(run_dir: Path, step: int) -> dict:
 
 
 def test_killed_run_is_the_same_run(tmp_path):
-    """One run, killed twenty times: in every fourth life before its first step, else within half a second after it."""
+    """One run, killed twenty times: in every fourth life before its first step, in another within half a second after it, in
+    the others when it begins a checkpoint, or soon after."""
     run_dir = tmp_path / "run"
     checkpoints = run_dir / "checkpoints"
     save_json(recipe(run_dir, steps=10**6), tmp_path / "recipe.json")
@@ -80,6 +88,8 @@ def test_killed_run_is_the_same_run(tmp_path):
         else:
             said = wait_for_first_step(process)
             to_first_step = time.monotonic() - begin
+            if life % 2 == 0:
+                wait_for_checkpoint(checkpoints)
             time.sleep(random.uniform(0, 0.5))
         said += kill(process)
         assert "damaged" not in said and "Traceback" not in said

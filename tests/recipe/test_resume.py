@@ -115,6 +115,14 @@ def test_without_a_checkpoint_it_starts_again(straight, tmp_path):
     assert curve(tmp_path / "run") == {step: loss for step, loss in curve(straight).items() if step <= 10}
 
 
+def test_goes_on_from_what_a_killed_save_set_aside(straight, half, capsys):
+    """Killed while another checkpoint of that step was being written."""
+    (half / "checkpoints" / "30").rename(half / "checkpoints" / "30.aside")
+    fit(recipe(half, steps=33))
+    assert "restored step 30" in capsys.readouterr().out
+    assert curve(half) == {step: loss for step, loss in curve(straight).items() if step <= 33}
+
+
 def test_damaged_newest_goes_on_from_the_one_before(straight, half, capsys):
     (half / "checkpoints" / "30" / "manifest" / "manifest.json").write_text("{}")
     fit(recipe(half))

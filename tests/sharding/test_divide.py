@@ -1,8 +1,11 @@
 """What a mesh cannot split evenly is refused by field, with the sizes that work."""
 
+import math
+import re
+
 import pytest
 
-from jaxllm.sharding import AxisSize, MeshConfig, MeshError, check_batch, check_divides, left_whole
+from jaxllm.sharding import AxisSize, MeshConfig, MeshError, check_batch, check_divides, left_whole, mesh_sizes, use_all
 
 
 @pytest.mark.parametrize(
@@ -47,14 +50,19 @@ def test_a_size_that_does_not_divide(mesh, axis, field, size, message):
         (
             {"data": 3},
             {"batch_size": 8},
-            "mesh.data must divide batch_size: got data=3, batch_size=8; sizes that work: 1, 2, 4, 8",
+            "mesh.data must divide batch_size: got data=3, batch_size=8; sizes .*: 1, 2, 4, 8; or a batch_size of 6 or 9$",
         ),
         (
             {"replica": 2, "fsdp": 4},
             {"batch_size": 12},
-            "mesh.replica x mesh.fsdp must .* products that work: 1, 2, 3, 4, 6, 12",
+            "mesh.replica x mesh.fsdp must .* products that work: 1, 2, 3, 4, 6, 12; or a batch_size of 8 or 16$",
         ),
-        ({"expert": 4}, {"batch_size": 8, "accumulate": 4}, "mesh.expert must divide batch_size / accumulate: .*=2; .*: 1, 2$"),
+        (
+            {"expert": 4},
+            {"batch_size": 8, "accumulate": 4},
+            "mesh.expert must .* batch_size / accumulate: .*=2; .*: 1, 2; or a batch_size of 16$",
+        ),
+        ({"fsdp": 8, "tensor": 2}, {"batch_size": 17}, "mesh.fsdp must .* batch_size=17; .*: 1; or a batch_size of 16 or 24$"),
         ({"stage": 4}, {"batch_size": 6}, "mesh.stage must divide batch_size: got stage=4"),
         (
             {"stage": 2},
@@ -69,14 +77,39 @@ def test_a_size_that_does_not_divide(mesh, axis, field, size, message):
     ],
 )
 def test_rows_that_do_not_divide(mesh, rows, message):
-    with pytest.raises(MeshError, match=message):
+    with pytest.raises(MeshError, match=message) as refused:
         check_batch(MeshConfig(**mesh), **rows)
+    for works in re.findall(r"\d+", str(refused.value).partition("a batch_size of ")[2]):
+        check_batch(MeshConfig(**mesh), **rows | {"batch_size": int(works)})
 
 
 def test_what_fits_is_let_pass():
     check_batch(MeshConfig(), 7)
     check_batch(MeshConfig(stage=2, fsdp=2), 16, 2, 4)
     check_divides(MeshConfig(tensor=8), [AxisSize("vocab", "model.vocab_size", 65)])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "rows", "advice"),
+    [
+        ({}, (16,), ""),
+        ({}, (24,), "set --batch-size 16 or 32"),
+        ({}, (24, 2), "set --batch-size 32"),
+        ({"data": 12}, (24,), "set --batch-size 16 or 32 and --mesh.data 16"),
+        ({"data": 1, "fsdp": 4, "tensor": 2}, (8,), "set --mesh.data 2"),
+        ({"data": 1, "fsdp": 8, "tensor": 4}, (32,), "choose --mesh sizes whose product divides 16"),
+        ({"data": 3}, (16,), "set --mesh.data 16"),
+    ],
+)
+def test_advice_that_is_followed_uses_all_devices(mesh, rows, advice):
+    assert use_all(MeshConfig(**mesh), 16, *rows) == advice
+    data, batch_size = (re.search(rf"--{name} (\d+)", advice) for name in ("mesh.data", "batch-size"))
+    mesh |= {"data": int(data[1])} if data else {}
+    rows = (int(batch_size[1]), *rows[1:]) if batch_size else rows
+    if "choose" not in advice:
+        sizes = mesh_sizes(MeshConfig(**mesh), 16, rows[0] // (rows[1] if rows[1:] else 1))
+        assert math.prod(sizes.values()) == 16 and use_all(MeshConfig(**mesh), 16, *rows) == ""
+        check_batch(MeshConfig(**sizes), *rows)
 
 
 def test_what_is_left_whole_is_told():

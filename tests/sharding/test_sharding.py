@@ -112,7 +112,10 @@ def test_default_mesh_is_data_over_as_many_devices_as_divide_the_batch():
     ("config", "message"),
     [
         (MeshConfig(data=16), "mesh data=16 x fsdp=1 x tensor=1 needs 16 devices: this machine has 8"),
-        (MeshConfig(data=8), "mesh.data x mesh.fsdp must divide batch_size: got 8 x 1 and batch_size=12; .* 1, 2, 3, 4, 6"),
+        (
+            MeshConfig(data=8),
+            "mesh.data must divide batch_size: got data=8, batch_size=12; .* 1, 2, 3, 4, 6, 12; or a batch_size of 8 or 16$",
+        ),
     ],
 )
 def test_impossible_meshes_are_refused(config, message):

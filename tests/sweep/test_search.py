@@ -28,6 +28,8 @@ def test_a_search_comes_near_the_best_values(tmp_path, monkeypatch):
     best = done.best
     assert best is not None and best.value is not None and best.value < 2.15 and best.values["batch_size"] == 16
     assert best.value == pytest.approx(loss_of(tiny.config(), 12), abs=1.0) and len(done.trials) == 18
+    kept = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 's' / 'optuna.db'}")
+    assert kept.best_trial.number == best.number  # the two agree on what is good
     assert done.trials[0].values == {"optimizer.learning_rate": 1e-3, "batch_size": 8}  # the recipe's own come first
     assert done.importance["optimizer.learning_rate"] > done.importance["batch_size"] > 0
 

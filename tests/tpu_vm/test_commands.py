@@ -173,6 +173,15 @@ def test_values_of_variables_are_not_printed():
         (["launch", "{machine}", "configs/lama_1b.py"], "no recipe configs/lama_1b.py"),
         (["launch", "{machine}", "configs/llama_1b.py", "--run-dir=x"], "--run-dir is chosen by launch"),
         (["launch", "{machine}", "configs/llama_1b.py", "--dry-run"], "--dry-run belongs to launch"),
+        (["launch", "{machine}", "configs/llama_1b.py", "--help"], "--help trains nothing: `jaxllm train configs/llama_1b.py"),
+        (
+            ["launch", "--dry-run", "{machine}", "configs/llama_1b.py", "--model.num-layer", "2"],
+            "training would refuse this: unknown field --model.num-layer: did you mean --model.num-layers?",
+        ),
+        (
+            ["launch", "--dry-run", "{machine}", "configs/llama_1b.py", "--mesh.tensor", "3"],
+            "mesh.tensor must divide model.num_heads: got tensor=3, model.num_heads=32; sizes that work: 1, 2, 4, 8",
+        ),
         (["launch", "{machine}", "--run", "a/b", "configs/llama_1b.py"], "--run must be letters, digits"),
         (["launch", "{machine}", "--restarts", "-1", "configs/llama_1b.py"], "--restarts must be 0 or more: got -1"),
         (["launch", "{machine}", "--env", "NOT_SET_ANYWHERE", "configs/llama_1b.py"], "--env NOT_SET_ANYWHERE takes its value"),
@@ -183,6 +192,16 @@ def test_bad_input_is_one_line(arguments, words):
     done = tpu_vm(*(argument.format(machine=f"{MACHINES}/v5e-8.toml") for argument in arguments))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_jaxllm_cannot_be_imported_a_launch_goes_on_and_says_so(tmp_path):
+    (tmp_path / "jax.py").write_text("raise ImportError('no jax here')")
+    launch = ("launch", "--dry-run", f"{MACHINES}/v5e-8.toml", "configs/llama_1b.py", "--model.num-layer", "2")
+    done = tpu_vm(*launch, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0 and "gcloud compute tpus tpu-vm create" in done.stdout
+    assert done.stdout.splitlines()[0] == (
+        "# options of the recipe are not checked here: jaxllm cannot be imported here, no jax here"
+    )
 
 
 def test_no_gcloud_is_said(tmp_path):

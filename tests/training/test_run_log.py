@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxllm.training.run_log import LogConfig, RunLog, read_metrics
+from jaxllm.training.metrics_file import read_metrics
+from jaxllm.training.run_log import LogConfig, RunLog
 
 QUIET = LogConfig(every=5, tensorboard=False)
 

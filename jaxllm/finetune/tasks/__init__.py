@@ -11,7 +11,7 @@ from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.finetune.tasks.preference import PreferenceTuning
 from jaxllm.finetune.tasks.question import QuestionAnswering
 from jaxllm.finetune.tasks.regression import Regression
-from jaxllm.finetune.tasks.task import Found, Labels, Task
+from jaxllm.finetune.tasks.task import Found, Labels, Task, is_task
 from jaxllm.finetune.tasks.text_to_text import TextToText
 from jaxllm.finetune.tasks.tokens import TokenClassification
 from jaxllm.finetune.tasks.verbalizer import PromptClassification
@@ -44,4 +44,5 @@ __all__ = [
     "TextClassification",
     "TextToText",
     "TokenClassification",
+    "is_task",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 
 import jax
 import numpy as np
@@ -26,12 +26,13 @@ Predict = Callable[[Any, DeviceBatch], tuple[LossSums, dict[str, Array]]]
 Best = Literal["lowest", "highest"]
 
 
-@runtime_checkable
 class Task(Objective, Protocol):
     """An objective that is measured on what it predicts."""
 
-    metrics: ClassVar[Mapping[str, Best]]
-    """What `score` gives, and whether a high or a low value is good; the first is what the task is known by."""
+    @property
+    def metrics(self) -> Mapping[str, Best]:
+        """What `score` gives, and whether a high or a low value is good; the first is what the task is known by."""
+        ...
 
     def headed(self, model: ModelConfig) -> ModelConfig:
         """The config of a pretrained model with the head that the task needs, its labels still to be told."""
@@ -50,6 +51,11 @@ class Task(Objective, Protocol):
     def show(self, found: Found, rows: Any, data: Any) -> str:
         """A few examples with what was found, in words."""
         ...
+
+
+def is_task(objective: Any) -> TypeGuard[Task]:
+    """Whether an objective is measured on what it predicts."""
+    return hasattr(objective, "make_predict")
 
 
 class Labels(NamedTuple):

@@ -12,7 +12,7 @@ from jaxllm.data.rows import Share
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.evaluate.metrics import Scores
 from jaxllm.finetune.tasks.instruction import InstructionTuning
-from jaxllm.finetune.tasks.task import Task
+from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.turns import encode_turns
 from jaxllm.models import Transformer
 from jaxllm.recipe import load
@@ -120,7 +120,7 @@ def test_loss_is_that_of_trl():
 
 def test_is_a_task_with_a_row_for_each_conversation(folder):
     data = opened(folder, "chats")
-    assert isinstance(TASK, Task) and TASK.labels(data) is None and TASK.headed(MODEL) == MODEL
+    assert is_task(TASK) and TASK.labels(data) is None and TASK.headed(MODEL) == MODEL
     TASK.check(MODEL, data.config, LossConfig(chunk=16))
     rows = TASK.rows(data, MODEL, "train", seed=3)
     assert rows.rows_per_epoch == 24 and not rows.table.cut.any()

@@ -10,7 +10,7 @@ from jaxllm.data.rows import Share
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks.instruction import InstructionTuning
 from jaxllm.finetune.tasks.mixture import SLOTS, Mixture, mixed_positions, mixing_rates, places_of
-from jaxllm.finetune.tasks.task import Task
+from jaxllm.finetune.tasks.task import is_task
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, opened, turn, write_sets
 
@@ -64,7 +64,7 @@ def mixed(folder, **changes):
 
 def test_rows_of_two_sets(folder):
     data, mixture = opened(folder, "chats"), mixed(folder)
-    assert isinstance(mixture, Task) and mixture.metrics == InstructionTuning.metrics
+    assert is_task(mixture) and mixture.metrics == InstructionTuning.metrics
     mixture.check(MODEL, data.config, LossConfig())
     rows = mixture.rows(data, MODEL, "train", seed=5)
     assert rows.rows_per_epoch == 29

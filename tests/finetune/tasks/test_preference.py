@@ -13,7 +13,7 @@ from jaxllm.data.rows import Share
 from jaxllm.finetune import LoRA, adapt
 from jaxllm.finetune.tasks.preference import PreferenceTuning
 from jaxllm.finetune.tasks.preference_loss import Answers, log1mexp, preferences
-from jaxllm.finetune.tasks.task import Task
+from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.turns import encode_turns
 from jaxllm.models import Transformer, overlay
 from jaxllm.recipe import load
@@ -123,7 +123,7 @@ def test_losses_are_those_of_trl(golden, kind, chunk):
 def test_rows_have_both_answers(folder):
     data, task = opened(folder, "pairs"), PreferenceTuning()
     rows = task.rows(data, MODEL, "train", seed=1)
-    assert isinstance(task, Task) and rows.rows_per_epoch == 14 and not rows.packed
+    assert is_task(task) and rows.rows_per_epoch == 14 and not rows.packed
     batch = rows.batch(np.arange(5), Share())
     assert set(batch) == set(task.fields(data.config)) and batch["tokens"].shape == batch["rejected_tokens"].shape
     evaluated = task.rows(data, MODEL, "train", seed=None).batch(np.arange(14), Share())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxllm.data.rows import Share
-from jaxllm.finetune.tasks.task import Task
+from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.text_to_text import TextToText, fitted
 from jaxllm.finetune.tasks.written import Written, bleu, rouge_l
 from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, HeadConfig, Transformer
@@ -38,7 +38,7 @@ def own_cache(folder: Path, monkeypatch):
 
 def test_a_decoder_learns_the_target_behind_the_prompt(folder):
     data, task = opened(folder, "texts"), TextToText(prompt="Text: {text}\nBack:")
-    assert isinstance(task, Task)
+    assert is_task(task)
     task.check(ALONE, data.config, LossConfig())
     rows = task.rows(data, ALONE, "validation", seed=None)
     batch = rows.batch(np.arange(6), Share())

@@ -6,7 +6,7 @@ import pytest
 
 from jaxllm.data import TokenizerConfig
 from jaxllm.data.rows import Share
-from jaxllm.finetune.tasks.task import Task
+from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.verbalizer import PromptClassification, filled
 from jaxllm.models import HeadConfig, Transformer
 from jaxllm.recipe.assemble import by_item
@@ -27,7 +27,7 @@ def cases(open_task):
 
 def test_the_loss_is_that_of_the_words_alone(open_task):
     for task, config, data in cases(open_task):
-        assert isinstance(task, Task)
+        assert is_task(task)
         task.check(config, data.config, LossConfig())
         rows, tok = task.rows(data, config, "validation", seed=None), data.tokenizer
         batch = rows.batch(np.arange(10), Share())
