@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxllm.checkpoint.on_disk import ASIDE, DAMAGED, steps_aside
+from jaxllm.checkpoint.on_disk import ASIDE, name_of_damaged, steps_aside
 from jaxllm.distributed import num_processes
 from jaxllm.hardware.bucket import PROBE, Bucket, bucket_error
 
@@ -92,12 +92,9 @@ class InBucket:
         return [step for step in steps if self._bucket.exists(f"{step}{ASIDE}/{COMMITTED}") and not self._is_whole(step)]
 
     def keep_as_damaged(self, step: int) -> None:
-        there, target, copies = set(self._bucket.names()), f"{step}{DAMAGED}", 1
-        while target in there:
-            copies += 1
-            target = f"{step}{DAMAGED}-{copies}"
+        there = set(self._bucket.names())
         if str(step) in there:
-            self._move(str(step), target)
+            self._move(str(step), name_of_damaged(step, there))
 
     def remove_step(self, step: int) -> None:
         self._remove(str(step))

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,12 +80,9 @@ class OnDisk:
 
     def keep_as_damaged(self, step: int) -> None:
         """Rename a step, if it is there, so that it is no checkpoint any more; an earlier one of that name stays, too."""
-        target, copies = self.folder / f"{step}{DAMAGED}", 1
-        while target.exists():
-            copies += 1
-            target = self.folder / f"{step}{DAMAGED}-{copies}"
         if (self.folder / str(step)).exists():
-            (self.folder / str(step)).rename(target)
+            there = {path.name for path in self.folder.iterdir()}
+            (self.folder / str(step)).rename(self.folder / name_of_damaged(step, there))
 
     def remove_step(self, step: int) -> None:
         """Delete a step so that it disappears at once, even if the deletion is interrupted."""
@@ -119,6 +116,15 @@ class OnDisk:
     def explain(self, error: BaseException) -> BaseException:
         """What a library raised, in words of the place."""
         return error
+
+
+def name_of_damaged(step: int, there: Collection[str]) -> str:
+    """What a damaged step is renamed to, beside the names that are there."""
+    target, copies = f"{step}{DAMAGED}", 1
+    while target in there:
+        copies += 1
+        target = f"{step}{DAMAGED}-{copies}"
+    return target
 
 
 def steps_aside(names: Iterable[str]) -> list[int]:
