@@ -1,5 +1,6 @@
 """The shell scripts, with stand-ins for pip and jaxllm that write down how they were called, and the benchmarks' arithmetic."""
 
+import dataclasses
 import gzip
 import importlib
 import json
@@ -154,6 +155,14 @@ def test_a_record_holds_what_is_needed_to_measure_again(benchmark):
     older.write_text("{}")
     assert record.newest_record("topic", "shakespeare_char") == found
     assert record.newest_record("other", "shakespeare_char") is None
+
+
+def test_a_record_names_a_model_of_the_machine_without_its_folder(benchmark):
+    record = benchmark("record")
+    recipe = find_recipe(str(ROOT / "configs" / "smollm2_sst2.py"))
+    for name, shown in (("/data/models/smollm2", "smollm2"), (f"{ROOT}/runs/base", "runs/base"), ("org/name", "org/name")):
+        path = record.write_record("topic", dataclasses.replace(recipe, pretrained=name), {}, "a note")
+        assert json.loads(path.read_text())["config"]["pretrained"] == shown
 
 
 def test_a_record_does_not_tell_where_folders_of_the_machine_are(benchmark, monkeypatch):

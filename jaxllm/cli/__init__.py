@@ -9,7 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "train a recipe, or go on with a run",
     "generate": "continue a prompt with a trained or published model",
-    "evaluate": "loss and perplexity of a trained model over a split",
+    "evaluate": "what a model is worth on a split: loss, metrics with intervals, a report by class",
     "convert": "a model to and from the Hugging Face layout, or from GGUF",
     "data": "build a data set from files, or look at one",
     "sweep": "search a recipe's hyperparameters, or run it with several seeds or folds",

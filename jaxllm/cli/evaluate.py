@@ -1,41 +1,113 @@
-"""`jaxllm evaluate`: loss and perplexity of a trained model over a split."""
+"""`jaxllm evaluate`: what a model is worth on a split: its loss, and of a task the metrics with their intervals."""
 
+import argparse
 import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxllm.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from jaxllm.recipe import Recipe
+
+HELP = """tasks: text-classification, prompt-classification, regression, token-classification, question-answering,
+sentence-embedding, instruction, preference, text-to-text, image-classification, language-model
+
+Fields of the task and of how the data is read are options, as in `jaxllm train`:
+  --task.several True, --task.prompt "{text} It was", --data.seq-len 128, --data.text-feature sentence, --evaluate.batch-size 64
+
+  jaxllm evaluate runs/sst2                                                    a run on its own data
+  jaxllm evaluate runs/sst2 --data mr_labels --split test                      on another set with the same labels
+  jaxllm evaluate exported --task text-classification --data sst2_labels       any model that has the head
+  jaxllm evaluate adapter --base FOLDER --task text-classification --data sst2_labels
+"""
 
 
 def run(argv: list[str]) -> int:
     parser = Parser(
-        prog="jaxllm evaluate", description="Measures loss and perplexity of a trained model over a split of its data set."
+        prog="jaxllm evaluate",
+        description="Measures a trained model over a split: loss and perplexity; for a task its metrics with 95 % intervals "
+        "and, where there are classes, a report of them.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a run")
-    parser.add_argument("--split", help="split of its data set (default: its validation split)")
-    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the best, else the newest")
+    parser.add_argument("source", metavar="RUN_OR_MODEL", help="a run, a model (folder, name or file), or an adapter's folder")
+    parser.add_argument("--task", metavar="NAME", help="what it is measured on (default: the run's own)")
+    parser.add_argument("--data", metavar="SET", help="a set of examples (default: the run's own)")
+    parser.add_argument("--split", help="split of the set (default: the validation split, else the test split)")
+    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="of a run (default: the best, else the newest)")
+    parser.add_argument("--base", metavar="MODEL", help="what an adapter is for (default: what it names)")
+    parser.add_argument("--report", metavar="FILE", help="write a page with all of it, FILE.html")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(argv)
-    from jaxllm.finetune.tasks import is_task
-    from jaxllm.recipe import open_for_evaluation
-    from jaxllm.recipe.conclude import in_words, measure
+    words, fields = parser.split_fields(argv)
+    options = parser.parse_args(words)
+    from jaxllm.recipe.evaluation import TASKS, open_evaluation
+    from jaxllm.recipe.measure import is_measured, measure
 
-    job, params, step = open_for_evaluation(options.run_dir, step=options.checkpoint)
-    split = options.split or job.recipe.data.validation_split
-    if split is None:
-        raise ValueError(f"{options.run_dir} has no validation split: name one with --split")
-    task = is_task(job.recipe.objective)
-    results = (
-        measure(job, params, split, step) if task else {"step": step, "split": split, **job.evaluate_params(params, split)}
+    if options.task is not None and options.task not in TASKS:
+        parser.error(f"argument --task: invalid choice: '{options.task}' (choose from {', '.join(TASKS)})")
+    if options.task == "prompt-classification" and not any(word.startswith("--task.prompt") for word in fields):
+        raise ValueError("prompt-classification needs --task.prompt, what is asked, {text} in the text's place: got none")
+    evaluation = open_evaluation(
+        options.source,
+        task=options.task,
+        data=options.data,
+        split=options.split,
+        base=options.base,
+        step=options.checkpoint,
+        change=_changed(fields) if fields else None,
     )
-    results.pop("sample", None)
-    if options.json:
-        print(json.dumps(results))
+    job, params, step, split = evaluation
+    if is_measured(job):
+        results = measure(job, params, split, step)
     else:
-        unit = job.recipe.objective.reports.unit
-        shown = [f"loss {results['loss']:.4f} nats per {unit.removesuffix('s')}"]
-        if "perplexity" in results:
-            shown.append(f"perplexity {results['perplexity']:.3f}")
-        shown += [f"{name} {text}" for name, text in in_words(results, short=True)] if task else []
-        if "accuracy" in results and not task:
-            shown.append(f"accuracy {results['accuracy']:.2%}")
-        print(f"{split} of {job.recipe.data.dataset}, step {step}: {', '.join(shown)}, {results[unit]:,.0f} {unit}")
+        results = {"split": split, "step": step, **job.evaluate_params(params, split)}
+    sample = results.pop("sample", None)
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False))
+    else:
+        _print(results, job.recipe, sample)
+    if options.report is not None:
+        _write(Path(options.report), options.source, results, job.recipe, sample, shlex.join(["jaxllm", "evaluate", *argv]))
     return 0
+
+
+def _changed(fields: list[str]) -> "Callable[[Recipe], Recipe]":
+    """Options that name fields, put into the recipe; the task is its objective."""
+    from jaxllm.cli.overrides import override
+
+    def change(recipe: "Recipe") -> "Recipe":
+        try:
+            return override(recipe, [word.replace("--task.", "--objective.", 1) for word in fields])
+        except ValueError as error:
+            raise ValueError(str(error).replace("objective.", "task.")) from None
+
+    return change
+
+
+def _print(results: dict[str, Any], recipe: "Recipe", sample: str | None) -> None:
+    from jaxllm.evaluate.class_report import report_text
+    from jaxllm.recipe.measure import in_words
+
+    unit = recipe.objective.reports.unit
+    shown = [f"loss {results['loss']:.4f} nats per {unit.removesuffix('s')}"]
+    if "metrics" in results:
+        shown += [f"{name} {text}" for name, text in in_words(results)]
+    else:
+        shown += [f"perplexity {results['perplexity']:.3f}"] if "perplexity" in results else []
+        shown += [f"accuracy {results['accuracy']:.2%}"] if "accuracy" in results else []
+    at = "" if results["step"] is None else f", step {results['step']}"
+    print(f"{results['split']} of {recipe.data.dataset}{at}: {', '.join(shown)}, {results[unit]:,.0f} {unit}")
+    if "report" in results:
+        print(f"\n{report_text(results['report'])}")
+
+
+def _write(path: Path, source: str, results: dict[str, Any], recipe: "Recipe", sample: str | None, command: str) -> None:
+    from jaxllm.evaluate.task_page import write_evaluation
+
+    title, subtitle = f"{Path(source).name or source} on {recipe.data.dataset}", f"The split {results['split']}"
+    shown = {"metrics": {}, "unit": recipe.objective.reports.unit, **results}
+    write_evaluation(path, title, subtitle, {results["split"]: shown}, command=command, sample=sample)
+    print(f"report: {path}")

@@ -6,17 +6,19 @@ import difflib
 import io
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
+from jaxllm.finetune import AnyMethod
 from jaxllm.recipe import Recipe
 
 
 def override(recipe: Recipe, options: list[str]) -> Recipe:
-    """The recipe with these options applied.
+    """The recipe with these options applied: `--method lora` is another method, `--method.rank 4` a field of that.
 
     Raises:
       ValueError: an unknown field, with the nearest name, or a value that its type or the recipe refuses.
     """
+    recipe, options = with_method(recipe, options)
     if not options:
         return recipe
     if not {"-h", "--help"} & set(options):
@@ -32,6 +34,24 @@ def override(recipe: Recipe, options: list[str]) -> Recipe:
         if not stop.code:
             raise
         raise ValueError(_plain(said.getvalue())) from None
+
+
+METHODS: dict[str, type] = {re.sub("tuning$", "-tuning", method.__name__.lower()): method for method in get_args(AnyMethod)}
+"""Fine-tuning methods by the name that `--method` takes: lora, prefix-tuning."""
+
+
+def with_method(recipe: Recipe, options: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with the method that `--method` names, if another as it comes, and the other options."""
+    words = [word for option in options for word in (option.split("=", 1) if option.startswith("--method=") else [option])]
+    if "--method" not in words:
+        return recipe, options
+    place = words.index("--method")
+    name = "".join(words[place + 1 : place + 2])
+    if name not in METHODS:
+        raise ValueError(f"--method must be one of {', '.join(METHODS)}: got {name!r}")
+    if not isinstance(recipe.method, METHODS[name]):
+        recipe = dataclasses.replace(recipe, method=METHODS[name]())
+    return recipe, words[:place] + words[place + 2 :]
 
 
 def field_names(node: Any, prefix: str = "") -> Iterator[str]:

@@ -21,6 +21,7 @@ Given the folder of a run, goes on from its newest good checkpoint.
   --mesh.tensor N         parts that heads, feed-forward width and vocabulary are split into
   --checkpoint.every N    steps between checkpoints
   --evaluate.every N      steps between evaluations
+  --method NAME           how to fine-tune: full, lora, adalora, ...; its own fields are --method.rank and so on
   --optimizer.learning-rate X, --model.num-layers N, ...: any field of the recipe, dotted
 
 Many processes, all with the same command. On Cloud TPU, GKE and under Slurm they find each other; elsewhere:

@@ -11,11 +11,13 @@ from typing import Any
 
 from jaxllm.evaluate.curve import loss_curve, metric_curve
 from jaxllm.evaluate.page import page, table
+from jaxllm.evaluate.task_page import STYLE
 from jaxllm.training.metrics_file import read_metrics
 
 REPORT_FILE = "report.html"
 BODY = """<h2>Curves</h2>
 {curves}
+{sections}
 {sample}
 <h2>Numbers</h2>
 {numbers}
@@ -27,7 +29,15 @@ BODY = """<h2>Curves</h2>
 {recipe}"""
 
 
-def write_report(run_dir: Path, *, command: str, sample: str | None = None, results: Mapping[str, Any] | None = None) -> Path:
+def write_report(
+    run_dir: Path,
+    *,
+    command: str,
+    sample: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    tiles: Sequence[tuple[str, str]] = (),
+    sections: str = "",
+) -> Path:
     """Writes `report.html` into a run folder, from its `metrics.jsonl`, `environment.json` and `recipe.json`.
 
         write_report(Path("runs/demo"), command="jaxllm train configs/demo.py", sample="ROMEO: ...",
@@ -38,6 +48,8 @@ def write_report(run_dir: Path, *, command: str, sample: str | None = None, resu
       sample: text that the trained model wrote.
       results: numbers that the log cannot know. The names in `NUMBERS` get a label and a unit there, others keep
         their name. A number given here wins over the same one taken from the log.
+      tiles: further ones, before those of the numbers; see `page`.
+      sections: markup that stands behind the curves, such as `task_sections`.
     """
     run_dir = Path(run_dir)
     records = read_metrics(run_dir)
@@ -45,6 +57,7 @@ def write_report(run_dir: Path, *, command: str, sample: str | None = None, resu
     shown = {_label(name): _text(name, numbers[name]) for name in sorted(numbers, key=_place)}
     body = BODY.format(
         curves=_curves(records),
+        sections=sections,
         sample="" if sample is None else f'<h2>Sample</h2>\n<pre class="sample">{escape(sample)}</pre>',
         numbers=table(shown.items()),
         command=escape(command),
@@ -53,7 +66,8 @@ def write_report(run_dir: Path, *, command: str, sample: str | None = None, resu
     )
     subtitle = f"Report of {datetime.now().astimezone():%d %B %Y, %H:%M %Z}".rstrip()
     path = run_dir / REPORT_FILE
-    path.write_text(page(run_dir.resolve().name, subtitle, _tiles(numbers), body), encoding="utf-8")
+    shown = [*tiles, *_tiles(numbers, of_task=bool(tiles))]
+    path.write_text(page(run_dir.resolve().name, subtitle, shown, body, more_style=STYLE), encoding="utf-8")
     return path
 
 
@@ -101,6 +115,10 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:,.1f} ms"
 
 
+def _memory(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def _percent(fraction: float) -> str:
     return f"{fraction:.1%}"
 
@@ -119,12 +137,14 @@ NUMBERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "images": ("images trained on", _count),
     "examples": ("examples trained on", _count),
     "parameters": ("parameters", _count),
+    "trainable_parameters": ("parameters that learn", _count),
     "seconds": ("training time", _duration),
     "compile_seconds": ("compile time", _duration),
     "step_seconds": ("step time, median", _milliseconds),
     "tokens_per_second": ("tokens per second, median", _count),
     "images_per_second": ("images per second, median", _count),
     "examples_per_second": ("examples per second, median", _count),
+    "peak_memory_bytes": ("peak memory", _memory),
     "mfu": ("model FLOPs utilization, median", _percent),
 }
 """Known results in the order of the table: label, and how the value is written."""
@@ -133,6 +153,8 @@ TILES = (
     "validation_loss", "perplexity", "validation_accuracy", "seconds", "tokens_per_second", "images_per_second",
     "examples_per_second", "parameters",
 )  # fmt: skip
+TASK_TILES = ("trainable_parameters", "seconds", "tokens_per_second", "images_per_second", "peak_memory_bytes")
+"""Behind the metrics of a task."""
 
 
 def _label(name: str) -> str:
@@ -151,8 +173,9 @@ def _text(name: str, value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
-def _tiles(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(_text(name, numbers[name]), _label(name)) for name in TILES if numbers.get(name) is not None]
+def _tiles(numbers: Mapping[str, Any], *, of_task: bool) -> list[tuple[str, str]]:
+    names = TASK_TILES if of_task else TILES
+    return [(_text(name, numbers[name]), _label(name)) for name in names if numbers.get(name) is not None]
 
 
 def _curves(records: Sequence[dict]) -> str:

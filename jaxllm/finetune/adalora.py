@@ -21,7 +21,7 @@ from jax import Array
 from jaxllm.finetune.budget import Allocation, allocate
 from jaxllm.finetune.lora import prepared
 from jaxllm.finetune.low_rank import added, delta, dropped, low_rank
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.finetune.targets import Target, begun, find_targets, transform
 from jaxllm.models import ModelConfig
 from jaxllm.sharding import einsum
@@ -55,7 +55,7 @@ class AdaLoRA(Defaults):
     """Decay of the moving average of its uncertainty."""
     orth_reg_weight: float = 0.5
     """Weight in the loss of the mean of ‖AᵀA - 1‖ and ‖BBᵀ - 1‖ over all matrices."""
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of parameters of the model that learn whole, * for any text; by default the head of a task."""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
 
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, letters_of, targets_of
 from jaxllm.models import ModelConfig
 from jaxllm.models.layers import ACTIVATIONS, RESIDUAL
@@ -39,7 +39,7 @@ class Bottleneck(Defaults):
     """Non-linearity of the inner layer; a gated one is not meant."""
     scaling: float = 1.0
     """Factor s on what is added; 4 is usual for the parallel form."""
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of parameters of the model that learn whole, * for any text; by default the head of a task."""
 
     def __post_init__(self) -> None:

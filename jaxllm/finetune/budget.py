@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.experimental import multihost_utils
 from jaxtyping import Float, Int
 
 from jaxllm.models import overlay, partition, path_of
@@ -107,12 +108,19 @@ def report(state: Any) -> dict[str, Any]:
     if not found:
         raise ValueError("ranks are reported of a run whose method is AdaLoRA: this state is of another")
     ranks: dict[str, int] = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(found[0].kept)):
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(_on_host(found[0].kept)):
         module = _owner(keys).removesuffix("/adalora")
         before, _, after = module.rpartition("layers/")
         for layer, rank in enumerate(np.atleast_1d(np.sum(leaf, axis=-1))):
             ranks[f"{before}layers/{layer}/{after}" if leaf.ndim > 1 else module] = int(rank)
     return {"budget": sum(ranks.values()), "ranks": ranks}
+
+
+def _on_host(tree: Any) -> Any:
+    """Arrays in the memory of each process, all of which take part where they are spread."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _triplets(tree: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.models import ModelConfig
 
 
@@ -26,7 +26,9 @@ class Full(_Own):
 class Freeze(_Own):
     """Parameters whose path matches a pattern stay as they are; the others learn."""
 
-    patterns: tuple[str, ...] = ("embed/*", "position/*", "token_type/*", "layers/*")
+    patterns: tuple[str, ...] = (
+        "embed/*", "position", "position/*", "token_type/*", "patch/*", "class_token", "distillation_token", "layers/*",
+    )  # fmt: skip
     """Paths, * for any text: "*/embed/table". By default all but norms behind the blocks and heads."""
 
     def learns(self, path: str) -> bool:
@@ -37,7 +39,7 @@ class Freeze(_Own):
 class BitFit(_Own):
     """Biases learn, and the head of the task (arXiv:2106.10199)."""
 
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of other parameters that learn, * for any text."""
 
     def check(self, model: ModelConfig) -> None:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxllm.finetune.low_rank import kernel_axes
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, matches, transform
 from jaxllm.models import ModelConfig
 from jaxllm.models.layers import Project
@@ -25,7 +25,7 @@ class IA3(Defaults):
     """Projections whose result is multiplied, by the end of their path, * for any text."""
     feedforward: tuple[str, ...] = ("down",)
     """Projections whose input is multiplied."""
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of parameters of the model that learn whole, * for any text; by default the head of a task."""
 
     def __post_init__(self) -> None:

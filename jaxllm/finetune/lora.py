@@ -24,8 +24,8 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
 
-from jaxllm.finetune.low_rank import added, column_norms, delta, dropped, kernel_axes, low_rank
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.low_rank import added, column_norms, delta, dropped, kernel_axes, low_rank, singular
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.finetune.targets import EVERY, Target, begun, beside, by_layer, computed, find_targets, matches, transform
 from jaxllm.models import EncoderDecoderConfig, ModelConfig
 from jaxllm.models.layers import Embed
@@ -69,7 +69,7 @@ class LoRA(Defaults):
     """Whether B has a bias."""
     bias: Literal["none", "all", "lora_only"] = "none"
     """Which biases of the model learn: none, all, or those of the targets."""
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of parameters of the model that learn whole, * for any text; by default the head of a task."""
     lora_plus_ratio: float | None = None
     """How many times faster than A learns B (LoRA+). By default as fast."""
@@ -95,6 +95,10 @@ class LoRA(Defaults):
                 "method.targets must not mean an embedding that encoder and decoder share: exclude 'embed', or make it learn "
                 "whole by method.also"
             )
+
+    @property
+    def begins_apart(self) -> bool:
+        return self.initialization == "pissa"
 
     def learns(self, path: str) -> bool:
         module, _, name = path.rpartition("/")
@@ -144,7 +148,7 @@ class LoRA(Defaults):
         """A as [*, inputs, R] and B as [*, R, outputs]."""
         leading, (inputs, outputs) = target.sizes[0], target.widths
         if self.initialization == "pissa":
-            u, s, v = jnp.linalg.svd(target.matrix(), full_matrices=False)
+            u, s, v = singular(target.matrix())
             root = jnp.sqrt(s[..., :rank] / jnp.where(scale > 0, scale, 1)[..., None])
             return u[..., :, :rank] * root[..., None, :], root[..., :, None] * v[..., :rank, :]
         zeros = jnp.zeros

@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Float
 
 from jaxllm.finetune.targets import beside, computed, letters_of
@@ -39,6 +41,19 @@ def kernel_axes(module: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
     axes = (module.axis, "embed") if isinstance(module, Embed) else module.axes  # type: ignore[attr-defined]
     count = len(kernel_letters(module)[0])
     return tuple(axes[:count]), tuple(axes[count:])
+
+
+def singular(matrix: Float[Array, "*L inputs outputs"]) -> tuple[Any, Any, Any]:
+    """U, s and V of U · diag(s) · V, the largest s first; numbers in the memory of a CPU by NumPy.
+
+    On a CPU, XLA hands the matrices to the threads of its pool, and one of these waits for the others: of several stacks
+    at once all threads wait, and none computes (jaxlib 0.10, a pool of two threads).
+    """
+    if isinstance(matrix, Tracer) or any(device.platform != "cpu" for device in matrix.devices()):
+        u, s, v = jnp.linalg.svd(matrix, full_matrices=False)
+        return u, s, v
+    u, s, v = np.linalg.svd(np.asarray(matrix.addressable_data(0)), full_matrices=False)
+    return jnp.asarray(u), jnp.asarray(s), jnp.asarray(v)
 
 
 def narrow(module: nn.Module, x: Array, a: Float[Array, "..."]) -> Float[Array, "B T R"]:

@@ -23,6 +23,8 @@ from jaxllm.training import Loss
 
 Params = Any
 """Nested dicts of arrays."""
+HEADS = ("head/*", "classifier/*")
+"""Paths of the parameters of heads: of a task on text, and of a model of images."""
 
 
 @runtime_checkable
@@ -35,6 +37,11 @@ class Method(Protocol):
     @property
     def dropout(self) -> float:
         """Probability with which the method drops values of its own while it learns."""
+        ...
+
+    @property
+    def begins_apart(self) -> bool:
+        """Whether `init` on CPUs must not be part of a compiled program, but be called with numbers that are there."""
         ...
 
     def check(self, model: ModelConfig) -> None:
@@ -85,6 +92,10 @@ class Defaults:
     """What a method offers that adds nothing, changes nothing, and asks nothing of the optimizer."""
 
     leaf: ClassVar[str | None] = None
+
+    @property
+    def begins_apart(self) -> bool:
+        return False
 
     def check(self, model: ModelConfig) -> None:
         pass

@@ -22,7 +22,7 @@ from jaxtyping import ArrayLike, Int
 
 from jaxllm.finetune.adapted import begin_params, kinds, unadapted
 from jaxllm.finetune.lora import LoRA, whole_product
-from jaxllm.finetune.low_rank import delta
+from jaxllm.finetune.low_rank import delta, singular
 from jaxllm.finetune.method import Method
 from jaxllm.finetune.targets import joined, nested
 from jaxllm.models import Model, Transformer, TransformerConfig, overlay, partition, path_of
@@ -190,7 +190,7 @@ def _combined(path: str, owns: Sequence[Any], weights: Sequence[float], kind: st
     zero = jnp.zeros(flat_sizes, jnp.float32)
     total = sum((weight * delta(zero, own) for weight, own in zip(weights, owns, strict=True)), zero)
     width = min(rank or max(own["b"].shape[leading] for own in owns), *flat_sizes[leading:])
-    u, s, v = jnp.linalg.svd(total, full_matrices=False)
+    u, s, v = singular(total)
     b = s[..., :width, None] * v[..., :width, :]
     shapes = (*scale.shape, *inputs, width), (*scale.shape, width, *outputs)
     return {"a": u[..., :, :width].reshape(shapes[0]), "b": b.reshape(shapes[1]), "scale": scale}

@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.models import (
     Cache,
     Encoded,
@@ -50,7 +50,7 @@ class Soft(Defaults):
 
     tokens: int = 20
     """Virtual tokens, n."""
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of parameters of the model that learn, too, * for any text; by default the head of a task."""
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxllm.finetune.low_rank import dropped, flat, kernel_axes, narrow, widen
-from jaxllm.finetune.method import Defaults, listed
+from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, transform
 from jaxllm.models import ModelConfig
 from jaxllm.models.layers import Project
@@ -40,7 +40,7 @@ class VeRA(Defaults):
     """Projections that are left alone though `targets` means them."""
     layers: tuple[int, ...] | None = None
     """Layers, counted from 0, to change. By default all."""
-    also: tuple[str, ...] = ("head/*",)
+    also: tuple[str, ...] = HEADS
     """Paths of parameters of the model that learn whole, * for any text; by default the head of a task."""
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """The host machine: cores, CPU model, memory."""
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -45,3 +46,12 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def return_memory() -> None:
+    """Give what has been freed back to the system, which glibc does not do by itself: hundreds of MB when a program has been
+    compiled. Does nothing where there is no glibc."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from jaxllm.data import Tokenizer
 from jaxllm.data.subword import SubwordTokenizer
-from jaxllm.inference.decode import bucket
+from jaxllm.inference.padded import padded_batches
 from jaxllm.models import Transformer
 
 Pooling = Literal["mean", "first"]
@@ -46,19 +46,9 @@ def embed(
     limit = min(model.context_len, max_len or model.context_len)
     rows = [_token_ids(tokenizer, text, limit) for text in texts]
     vectors = np.zeros((len(rows), model.config.embed_dim), np.float32)
-    by_length: dict[int, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_length.setdefault(bucket(len(row), limit), []).append(index)
-    for length, members in by_length.items():
-        for start in range(0, len(members), batch_size):
-            chosen = members[start : start + batch_size]
-            padded = min(1 << (len(chosen) - 1).bit_length(), batch_size)
-            tokens, segment_ids = (np.zeros((padded, length), np.int32) for _ in range(2))
-            for place, index in enumerate(chosen):
-                tokens[place, : len(rows[index])] = rows[index]
-                segment_ids[place, : len(rows[index])] = 1
-            found = _embed(model, pooling, normalize, params, tokens, segment_ids)
-            vectors[chosen] = np.asarray(found)[: len(chosen)]
+    for members, tokens, segment_ids in padded_batches(rows, limit, batch_size):
+        found = _embed(model, pooling, normalize, params, tokens, segment_ids)
+        vectors[members] = np.asarray(found)[: len(members)]
     return vectors
 
 

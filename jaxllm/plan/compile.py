@@ -10,9 +10,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxllm.data import open_data
+from jaxllm.data import Data, ImageData, ImageDataConfig, TaskData, TaskDataConfig, open_data, open_images, open_task_data
 from jaxllm.hardware import device_kind, peak_flops
-from jaxllm.models import VisionConfig, num_params
+from jaxllm.models import ModelConfig, TransformerConfig, VisionConfig, num_params
 from jaxllm.plan.collectives import collectives
 from jaxllm.plan.estimate import INTERCONNECTS, cycles_by_part, network_seconds, seconds_by_part, tpu_step_time
 from jaxllm.plan.here import here_step_time
@@ -28,8 +28,9 @@ from jaxllm.plan.traffic import traffic_bytes
 from jaxllm.plan.work import Phase, Work, work_of
 from jaxllm.recipe import Recipe
 from jaxllm.recipe.device_config import main_stack
+from jaxllm.recipe.pretrained import described, pretrained_tokenizer
 from jaxllm.recipe.program import Program
-from jaxllm.recipe.resolve import FromData, resolved
+from jaxllm.recipe.resolve import FromData, from_data, resolved, with_text
 from jaxllm.sharding import MeshError, make_mesh, mesh_sizes, use_all
 
 HERE = "here"
@@ -48,7 +49,8 @@ def make_plan(recipe: Recipe, topology: str = HERE, slices: int = 1, phase: Phas
       ValueError: a slice that does not exist, a mesh that does not fit it, a model of unknown size.
     """
     devices = plan_devices(topology, slices)
-    program = Program(resolved(recipe, model_sizes(recipe), recipe.steps), _mesh(recipe, devices, topology, slices))
+    recipe = known_recipe(recipe)
+    program = Program(recipe, _mesh(recipe, devices, topology, slices))
     work = work_of(program, phase, length)
     start = time.perf_counter()
     lowered = work.lower()
@@ -73,22 +75,44 @@ def plan_devices(topology: str, slices: int = 1) -> Sequence[Any]:
     return list(jax.devices()) if topology == HERE else list(topology_devices(topology, slices))
 
 
+def known_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with what it leaves to a pretrained model, to the data and to its length."""
+    recipe = described(recipe)
+    tokenizer = pretrained_tokenizer(recipe)
+    recipe = resolved(recipe, model_sizes(recipe), recipe.steps)
+    return recipe if tokenizer is None else with_text(recipe, tokenizer)
+
+
 def model_sizes(recipe: Recipe) -> FromData:
     """Of vocabulary or labels: the config's, or where it leaves them to the data, the data's."""
     model = recipe.model_config
-    told = model.num_labels if isinstance(model, VisionConfig) else main_stack(model).vocab_size
-    if told is not None:
+    if (unknown := _unknown(model)) is None:
         return FromData.of(model)
-    if isinstance(model, VisionConfig):
-        raise ValueError("model.num_labels must be known to plan without the data: give it, as in --model.num-labels 10")
     try:
-        data = open_data(recipe.data, seed=recipe.seed)  # type: ignore[arg-type]
+        return from_data(recipe, _open(recipe))
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(
-            "model.vocab_size must be known to plan without the data: give it, as in --model.vocab-size 32000 "
-            f"(the data was looked for: {error})"
-        ) from None
-    return FromData(recipe.objective.vocab_size(data.tokenizer, recipe.data))
+        name, value = unknown
+        give = f": give it, as in --{name.replace('_', '-')} {value}" if recipe.pretrained is None else ""
+        raise ValueError(f"{name} must be known to plan without the data{give} (the data was looked for: {error})") from None
+
+
+def _unknown(model: ModelConfig) -> tuple[str, int] | None:
+    """What a model's config leaves to its data, and what it may be."""
+    if isinstance(model, VisionConfig):
+        return ("model.num_labels", 10) if model.num_labels is None else None
+    if main_stack(model).vocab_size is None:
+        return "model.vocab_size", 32000
+    head = model.head if isinstance(model, TransformerConfig) else None
+    awaits = head is not None and head.kind in ("sequence", "tokens") and head.num_labels is None
+    return ("model.head.num_labels", 2) if awaits else None
+
+
+def _open(recipe: Recipe) -> Data | ImageData | TaskData:
+    if isinstance(recipe.data, ImageDataConfig):
+        return open_images(recipe.data, seed=recipe.seed)
+    if isinstance(recipe.data, TaskDataConfig):
+        return open_task_data(recipe.data, seed=recipe.seed, tokenizer=pretrained_tokenizer(recipe))
+    return open_data(recipe.data, seed=recipe.seed)
 
 
 def _mesh(recipe: Recipe, devices: Sequence[Any], topology: str, slices: int) -> Mesh:
@@ -117,7 +141,7 @@ def _known(program: Program, work: Work, topology: str, slices: int) -> dict[str
         "device": device.device_kind,
         "devices": program.mesh.size,
         "mesh": {axis: size for axis, size in program.mesh.shape.items() if size > 1},
-        "parameters": num_params(program.abstract.params),
+        "parameters": num_params(program.abstract.whole),
         "tokens_per_step": work.tokens,
         "unit": "images" if isinstance(program.recipe.model_config, VisionConfig) else "tokens",
         "flops_per_step": work.flops,

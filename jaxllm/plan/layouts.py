@@ -36,12 +36,16 @@ class Layout:
         mesh = dataclasses.replace(recipe.mesh, **self.mesh)
         return dataclasses.replace(recipe, model=model, mesh=mesh, batch_size=self.batch_size, accumulate=self.accumulate)
 
-    def overrides(self, recipe: Recipe) -> str:
-        """The options that make the recipe run in this way; what it already does is left out, but axes that split never."""
+    def overrides(self, recipe: Recipe, *, pretrained: bool = False) -> str:
+        """The options that make the recipe run in this way; what it already does is left out, but axes that split never.
+
+        Args:
+          pretrained: whether it leaves its model's config to a pretrained one's, with options for all stacks at once.
+        """
         words = [f"--mesh.{axis} {size}" for axis, size in self.mesh.items() if size > 1 or getattr(recipe.mesh, axis) != size]
-        for field, stack in stacks(recipe.model_config).items():
-            if stack.remat != self.remat:
-                words.append(f"--{f'model.{field}'.rstrip('.')}.remat {self.remat}")
+        changed = [field for field, stack in stacks(recipe.model_config).items() if stack.remat != self.remat]
+        for field in [""] * bool(changed) if pretrained else changed:
+            words.append(f"--{f'model.{field}'.rstrip('.')}.remat {self.remat}")
         words += [f"--batch-size {self.batch_size}"] * (self.batch_size != recipe.batch_size)
         words += [f"--accumulate {self.accumulate}"] * (self.accumulate != recipe.accumulate)
         return " ".join(words)

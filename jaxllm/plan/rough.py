@@ -48,6 +48,8 @@ class Model:
     """What the counting needs of a model, counted once for all layouts."""
 
     parameters: int
+    learning: int
+    """Parameters that learn, and so have gradients."""
     optimizer_bytes: int
     """Of the whole optimizer state."""
     flops_per_token: float
@@ -83,7 +85,7 @@ def state_bytes(config: TransformerConfig, model: Model, layout: Layout) -> int:
     """Parameters, their gradients and the optimizer's state; and one block gathered, with its gradient and the one after it."""
     mesh, wide = layout.mesh, 4 if config.param_dtype == "float32" else 2
     split = mesh["fsdp"] * mesh["expert"] * mesh["context"] * mesh["tensor"]
-    stored = (2 * wide * model.parameters + model.optimizer_bytes) // split
+    stored = (wide * (model.parameters + model.learning) + model.optimizer_bytes) // split
     gathered = (
         3 * 2 * model.parameters // (config.num_layers * mesh["tensor"] * mesh["expert"]) if split > mesh["tensor"] else 0
     )

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
+from jaxllm.finetune import adapt, wrapped
 from jaxllm.hardware import device_kind, peak_flops
 from jaxllm.hardware.counted import counted
-from jaxllm.models import abstract_params, attention_kernel, make_model, num_params, train_flops_per_token
-from jaxllm.plan.compile import HERE, make_plan, model_sizes, plan_devices
+from jaxllm.models import abstract_params, attention_kernel, make_model, num_params, partition, train_flops_per_token
+from jaxllm.plan.compile import HERE, known_recipe, make_plan, plan_devices
 from jaxllm.plan.estimate import INTERCONNECTS
 from jaxllm.plan.layouts import Layout, layouts
 from jaxllm.plan.memory import usable_bytes
@@ -19,7 +20,7 @@ from jaxllm.plan.rates import measured_rates
 from jaxllm.plan.rough import Machine, Model, Rough, rough
 from jaxllm.recipe import Recipe
 from jaxllm.recipe.device_config import main_stack
-from jaxllm.recipe.resolve import resolved
+from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.training import make_optimizer
 
 ROOM = 1.15
@@ -72,7 +73,7 @@ def search(
     if compiled < 1:
         raise ValueError(f"--compile must be at least 1: got {compiled}")
     devices = plan_devices(topology, slices)
-    recipe = resolved(recipe, model_sizes(recipe), recipe.steps)
+    recipe, pretrained = known_recipe(recipe), isinstance(recipe.model, FromPretrained)
     config, model, machine = main_stack(recipe.model_config), _model(recipe), _machine(recipe, devices[0])
     rows = [(layout, rough(recipe, config, model, machine, layout)) for layout in layouts(recipe, len(devices), slices)]
     if not rows:
@@ -89,7 +90,12 @@ def search(
         )
     best = min(compiled, len(fitting))
     say(f"{counted(len(rows), 'layout')} counted, {len(fitting)} of them may fit; compiling the best {best}")
-    found = compile_best(fitting, compiled, lambda layout, guess: _compile(recipe, topology, slices, layout, guess, say))
+
+    def compile_layout(layout: Layout, guess: Rough) -> Found:
+        overrides = layout.overrides(recipe, pretrained=pretrained)
+        return _compile(recipe, topology, slices, layout, overrides, guess, say)
+
+    found = compile_best(fitting, compiled, compile_layout)
     return Search(
         counted=len(rows),
         too_large=len(rows) - len(fitting),
@@ -115,8 +121,9 @@ def compile_best(rows: list[tuple[Layout, Rough]], count: int, compile_layout: C
     return found
 
 
-def _compile(recipe: Recipe, topology: str, slices: int, layout: Layout, guess: Rough, say: Callable[[str], None]) -> Found:
-    overrides = layout.overrides(recipe)
+def _compile(
+    recipe: Recipe, topology: str, slices: int, layout: Layout, overrides: str, guess: Rough, say: Callable[[str], None]
+) -> Found:
     say(f"compiling {overrides}")
     plan, refused = None, None
     try:
@@ -128,11 +135,13 @@ def _compile(recipe: Recipe, topology: str, slices: int, layout: Layout, guess: 
 
 
 def _model(recipe: Recipe) -> Model:
-    params, _ = abstract_params(make_model(recipe.model_config))
-    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps)
-    state = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
+    params, _ = abstract_params(adapt(make_model(recipe.model_config), recipe.method))
+    learning = partition(params, recipe.method.learns)[0]
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps, wrapped(recipe.method, recipe.steps))
+    state = jax.tree.leaves(jax.eval_shape(optimizer.init, learning))
     return Model(
         parameters=num_params(params),
+        learning=num_params(learning),
         optimizer_bytes=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state),
         flops_per_token=train_flops_per_token(recipe.model_config, getattr(recipe.data, "seq_len", 1)),
     )

@@ -1,5 +1,6 @@
 """What one device program has to do: a train step, reading prompts into a cache, or writing one token of each row."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from jaxllm.data import TaskDataConfig
 from jaxllm.inference.decode import PaddedPrompts, read_prompts
 from jaxllm.inference.writer import DecodeParams, abstract_decode_params, unembed, write_tokens
-from jaxllm.models import Cache, Transformer, init_cache, make_model, train_flops_per_token
+from jaxllm.models import Cache, Transformer, init_cache, make_model, partition, train_flops_per_token
 from jaxllm.plan.memory import local_bytes
 from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.program import Program
@@ -50,21 +52,33 @@ def work_of(program: Program, phase: Phase, length: int | None) -> Work:
 
 
 def train_work(program: Program) -> Work:
-    parameters = local_bytes(program.abstract.params)
     return Work(
         phase="train",
         lower=program.lower_step,
         bytes={
-            "parameters": parameters,
+            "parameters": local_bytes(program.abstract.whole),
             "optimizer": local_bytes(program.abstract.opt_state),
-            "gradients": parameters,
+            "gradients": local_bytes(program.abstract.params),
             "cache": 0,
             "batch": local_bytes(program.abstract_batch),
         },
-        tokens=program.tokens_per_step,
-        flops=train_flops_per_token(program.recipe.model_config, getattr(program.recipe.data, "seq_len", 1))
-        * program.tokens_per_step,
+        tokens=_tokens(program),
+        flops=train_flops_per_token(program.recipe.model_config, getattr(program.recipe.data, "seq_len", 1)) * _tokens(program),
     )
+
+
+def _tokens(program: Program) -> int:
+    """Of a batch; of a task, whose examples are counted elsewhere, those of rows as long as they may be."""
+    if not isinstance(program.recipe.data, TaskDataConfig):
+        return program.tokens_per_step
+    fields = program.abstract_batch.items()
+    return sum(math.prod(leaf.shape) for name, leaf in fields if name.endswith("tokens"))
+
+
+def _served(program: Program) -> Any:
+    """The parameters of the model itself, into which those of a method are merged."""
+    own = program.recipe.method.leaf
+    return partition(program.abstract.whole, lambda path: own is None or own not in path.split("/"))[0]
 
 
 def _writer(program: Program, phase: Phase, length: int) -> Transformer:
@@ -80,7 +94,7 @@ def _writer(program: Program, phase: Phase, length: int) -> Transformer:
 
 def _prefill_work(program: Program, model: Transformer, length: int) -> Work:
     rows = program.recipe.batch_size
-    params, table = abstract_decode_params(model, program.abstract.params), _rows(program, (rows, length))
+    params, table = abstract_decode_params(model, _served(program)), _rows(program, (rows, length))
     longest: Any = jax.ShapeDtypeStruct((), jnp.int32)
     prompts = PaddedPrompts(table, table, table, longest)
     kept = _abstract_cache(program, model, rows, length)
@@ -101,7 +115,7 @@ def _prefill_work(program: Program, model: Transformer, length: int) -> Work:
 
 def _decode_work(program: Program, model: Transformer, length: int) -> Work:
     rows = program.recipe.batch_size
-    params, column = abstract_decode_params(model, program.abstract.params), _rows(program, (rows,))
+    params, column = abstract_decode_params(model, _served(program)), _rows(program, (rows,))
     cache = _abstract_cache(program, model, rows, length)
 
     def decode(params: DecodeParams, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:

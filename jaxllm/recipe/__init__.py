@@ -7,10 +7,11 @@ gives a trained or published model, and `convert` writes one in another layout;
 """
 
 from jaxllm.recipe.adapter import load_adapter, save_adapter
-from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.convert import convert
 from jaxllm.recipe.find import find_recipe, is_run_folder
 from jaxllm.recipe.fit import Fitted, fit
+from jaxllm.recipe.job import Job
 from jaxllm.recipe.load import load, open_for_evaluation
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.recipe import Recipe, SampleConfig

@@ -1,6 +1,7 @@
 """An adapter by itself: what a method has learnt, without the model that it is for."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +94,7 @@ def layout_of(loaded: Loaded) -> Layout:
     abstract, axes = abstract_params(model)
     own = {path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(abstract)}
     params = partition(loaded.params, lambda path: path in own)[0]
-    return Layout(family_of(loaded.config, loaded.architecture, loaded.source), loaded.config, params, axes)
+    return Layout(partial(family_of, loaded.config, loaded.architecture, loaded.source), loaded.config, params, axes)
 
 
 def _mesh_of(params: Any) -> Mesh:

@@ -1,5 +1,7 @@
 """An adapter's numbers among the parameters of a model."""
 
+import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import numpy as np
 from jaxllm.finetune import AnyMethod
 from jaxllm.finetune.peft import CONFIG, Adapter, Layout, read_adapter
 from jaxllm.hardware.bucket import local_path
-from jaxllm.models import ModelConfig, abstract_params, make_model, overlay, path_of
+from jaxllm.models import ModelConfig, TransformerConfig, abstract_params, make_model, overlay, path_of
 from jaxllm.recipe.adapter_folder import is_adapter_folder, read_adapter_folder
 from jaxllm.recipe.family import family_of
+from jaxllm.recipe.head_of import labels_in
 
 
 def find_adapter(folder: Path, layout: Layout) -> Adapter:
@@ -55,10 +58,21 @@ def place(found: Adapter, base: Any, abstract: Any, shardings: Any, source: str 
 
 
 def described_method(folder: str, config: ModelConfig) -> AnyMethod:
-    """The method of an adapter, for a model of this config, whose weights are not read."""
+    """The method of an adapter, for a model of this config, whose weights are not read and whose labels may not be told yet."""
+    config = _with_labels_of(local_path(folder), config)
     abstract, axes = abstract_params(make_model(config))
     blank = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), abstract)
-    return find_adapter(local_path(folder), Layout(family_of(config, None, folder), config, blank, axes)).method
+    return find_adapter(local_path(folder), Layout(partial(family_of, config, None, folder), config, blank, axes)).method
+
+
+def _with_labels_of(folder: Path, config: ModelConfig) -> ModelConfig:
+    """As many labels as the adapter has, where the head awaits them."""
+    if not isinstance(config, TransformerConfig):
+        return config
+    head = config.head
+    if head.kind not in ("sequence", "tokens") or head.num_labels is not None:
+        return config
+    return dataclasses.replace(config, head=dataclasses.replace(head, num_labels=labels_in(folder) or 1, label_names=None))
 
 
 def with_adapter(folder: str, config: ModelConfig, given: Any, wanted: Any) -> Any:
@@ -71,6 +85,6 @@ def with_adapter(folder: str, config: ModelConfig, given: Any, wanted: Any) -> A
     abstract, axes = abstract_params(make_model(config))
     blank = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), abstract)
     base = overlay(blank, given)
-    found = find_adapter(local_path(folder), Layout(family_of(config, None, folder), config, base, axes))
+    found = find_adapter(local_path(folder), Layout(partial(family_of, config, None, folder), config, base, axes))
     placed = place(found, base, wanted, jax.tree.map(lambda leaf: leaf.sharding, wanted), folder)
     return overlay(given, placed)

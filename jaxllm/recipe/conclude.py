@@ -1,26 +1,29 @@
 """The end of a run: the sample, results.json, report.html, and the last words."""
 
 import json
-import math
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxllm.checkpoint import Store
-from jaxllm.distributed import beat, from_first, is_first, num_processes
+from jaxllm.data.example_rows import ExampleRows
+from jaxllm.distributed import beat, from_first, is_first
 from jaxllm.evaluate import write_report
+from jaxllm.evaluate.ranks import ranks_section, read_ranks
 from jaxllm.evaluate.report import REPORT_FILE
-from jaxllm.finetune.tasks import is_task
+from jaxllm.evaluate.task_page import forgetting_section, task_sections, task_tiles
 from jaxllm.hardware.counted import counted
+from jaxllm.hardware.peak_memory import peak_memory_bytes
 from jaxllm.models import num_params
-from jaxllm.recipe.assemble import Job
+from jaxllm.recipe.base import NoBase, base_of
+from jaxllm.recipe.forgetting import Forgetting, NoText, forgetting, no_language
+from jaxllm.recipe.job import Job
+from jaxllm.recipe.measure import in_words, is_measured, measure, on_one_device, writes
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.recipe.sample import make_sample
-from jaxllm.sharding import replicated
 from jaxllm.training import Progress, TrainState, evaluated, read_metrics
 
 Say = Callable[[str], None]
@@ -41,10 +44,14 @@ def conclude(
     say: Say,
 ) -> None:
     """results.json, report.html, and the last words; by process 0."""
-    beat(progress.step, "making the sample", long=True)
-    measured = _measured(job, folder, state, progress) if ended in WHOLE and is_task(job.recipe.objective) else {}
-    sample = _sample(job, state, say) if ended in WHOLE else None
-    sample = next(iter([split.pop("sample") for split in measured.values()]), sample)
+    peak = peak_memory_bytes(list(job.mesh.devices.flat))  # before what follows needs some
+    whole, told = ended in WHOLE, _Told()
+    if whole:
+        beat(progress.step, "measuring", long=True)
+        told = _measured(job, folder, state, progress)
+        beat(progress.step, "making the sample", long=True)
+    sample = _sample(job, state, say) if whole and not told.splits else None
+    sample = next(iter([split.pop("sample") for split in told.splits.values()]), sample) or None
     if not is_first():
         return
     beat(progress.step, "writing the report", long=True)
@@ -53,70 +60,101 @@ def conclude(
         "parameters": num_params(state.whole),
         "trainable_parameters": num_params(state.params),
         job.recipe.objective.reports.unit: progress.examples * job.recipe.objective.tokens(job.recipe.data),
-        "seconds": sum(line["step_seconds"] for line in read_metrics(folder.path) if line["split"] == "train"),
         "compile_seconds": compile_seconds,
+        "peak_memory_bytes": peak,
+        **_speed(job, read_metrics(folder.path)),
     }
-    told = results | {name: text for split in measured.values() for name, text in in_words(split)}
-    write_report(folder.path, command=command or f"jaxllm train {folder.place}", sample=sample, results=told)
-    if ended in WHOLE:
-        words = json.dumps({**results, **measured, "sample": sample}, indent=2, ensure_ascii=False)
+    lost = {} if job.recipe.pretrained is None or not whole else {"forgetting": told.forgetting and told.forgetting._asdict()}
+    write_report(
+        folder.path,
+        command=command or f"jaxllm train {folder.place}",
+        sample=sample,
+        results=results | _best_losses(told.splits),
+        tiles=task_tiles(told.splits),
+        sections=_sections(told, folder),
+    )
+    if whole:
+        words = json.dumps({**results, **told.splits, **lost, "sample": sample}, indent=2, ensure_ascii=False)
         (folder.path / RESULTS_FILE).write_text(words + "\n", encoding="utf-8")
     folder.publish()
-    for split in measured.values():
-        told = ", ".join(f"{name} {text}" for name, text in in_words(split, short=True))
-        say(f"{split['split']}, step {split['step']}: {told}")
+    for split in told.splits.values():
+        words = ", ".join(f"{name} {text}" for name, text in in_words(split))
+        say(f"{split['split']}, step {split['step']}: {words}")
+    if told.forgetting is not None:
+        say(f"loss of a plain text: {told.forgetting.before:.4f} before, {told.forgetting.after:.4f} after")
     _closing_words(job, folder, progress, ended, sample, say)
 
 
-def _measured(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> dict[str, Any]:
-    """For a task: the metrics of the best checkpoint on each split that is there, with their intervals."""
-    params, step = evaluated(state), progress.step
-    with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
-        best = from_first(store.best_step)
-        if best is not None and best != progress.step:
-            restored = store.restore(job.abstract._replace(frozen={}), best).state
-            params, step = evaluated(restored._replace(frozen=state.frozen)), best
-    splits = {"validation": job.recipe.data.validation_split, "test": job.data.test_split}
-    return {name: measure(job, params, split, step) for name, split in splits.items() if split is not None}
+@dataclass(frozen=True)
+class _Told:
+    """What was measured at the end."""
+
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    forgetting: Forgetting | None = None
+    reason: str | None = None
+    """Why there is no `forgetting`, of a model that was pretrained."""
 
 
-def measure(job: Job, params: Any, split: str, step: int) -> dict[str, Any]:
-    """For a task: losses and metrics over a whole split, each metric with its 95 % interval, and a few predictions."""
-    objective: Any = job.recipe.objective
-    results, scores, found = job.predict_split(params, split, batches=None)
-    metrics = {name: measured._asdict() for name, measured in scores.measured(job.recipe.seed).items()}
-    sample = objective.show(found, job.rows(split), job.data)
-    return {"split": split, "step": step, **results, "metrics": metrics, "sample": sample}
+def _measured(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> _Told:
+    """The metrics of the best checkpoint on each split that is there, for a task; and what a pretrained model has lost."""
+    params, step = _best(job, folder, state, progress)
+    base, reason, lost = None, None, None
+    if job.recipe.pretrained is not None:
+        reason = no_language(job)
+        try:
+            base = base_of(job, state.frozen) if reason is None or writes(job) else None
+            lost = forgetting(job, params, base) if base is not None and reason is None else None
+        except (NoBase, NoText) as error:
+            reason = reason or str(error)
+    names = {"validation": job.recipe.data.validation_split, "test": job.data.test_split} if is_measured(job) else {}
+    splits = {name: measure(job, params, split, step, base=base) for name, split in names.items() if split is not None}
+    return _Told(splits, lost, reason)
 
 
-def in_words(split: Mapping[str, Any], *, short: bool = False) -> list[tuple[str, str]]:
-    """The metrics of a split, each as "0.9128 (0.8946-0.9300)"."""
-    metrics = split["metrics"].items()
-    told = [(name, f"{found['value']:.4f} ({found['low']:.4f} to {found['high']:.4f})") for name, found in metrics]
-    return told if short else [(f"{split['split']} {name}, 95 % interval", text) for name, text in told]
+def _best(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> tuple[Any, int]:
+    """The parameters of the best checkpoint, for what is measured on predictions, else the last; and their step."""
+    if is_measured(job):
+        with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
+            best = from_first(store.best_step)
+            if best is not None and best != progress.step:
+                restored = store.restore(job.abstract._replace(frozen={}), best).state
+                return evaluated(restored._replace(frozen=state.frozen)), best
+    return evaluated(state), progress.step
+
+
+def _speed(job: Job, records: list[dict]) -> dict[str, float]:
+    """The seconds of all steps, and the median speed; of examples also in tokens, padding not counted."""
+    lines = [line for line in records if line["split"] == "train"]
+    found: dict[str, float] = {"seconds": sum(line["step_seconds"] for line in lines)}
+    name = f"{job.recipe.objective.reports.unit}_per_second"
+    if speeds := [line[name] for line in lines if line.get(name) is not None]:
+        found[name] = median(speeds)
+        if isinstance(job.train, ExampleRows):
+            found["tokens_per_second"] = found[name] * job.train.tokens_per_item
+    return found
+
+
+def _best_losses(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What was measured, in place of what the last evaluation of the run says."""
+    names = ("loss", "accuracy", "perplexity")
+    found = {f"{name}_{metric}": split[metric] for name, split in splits.items() for metric in names if metric in split}
+    return found | ({"perplexity": found["validation_perplexity"]} if "validation_perplexity" in found else {})
+
+
+def _sections(told: _Told, folder: RunFolder) -> str:
+    """What stands in the report between the curves and the sample."""
+    lost = None if told.forgetting is None else told.forgetting._asdict()
+    parts = (task_sections(told.splits), forgetting_section(lost, told.reason), ranks_section(read_ranks(folder.path)))
+    return "\n".join(part for part in parts if part)
 
 
 def _sample(job: Job, state: TrainState, say: Say) -> str | None:
     """What the model makes of an example, on one device of process 0; None where the parameters have no room there."""
-    params = evaluated(state)
-    if num_processes() > 1:
-        if not from_first(lambda: _fit_one_device(params)):
-            say("no sample: the parameters do not fit one device")
-            return None
-        params = jax.tree.map(lambda leaf: _on_first(leaf, replicated(job.mesh)), params)
-    return make_sample(job, jax.device_put(params, jax.local_devices()[0])) if is_first() else None
-
-
-def _fit_one_device(params: Any) -> bool:
-    stats = jax.local_devices()[0].memory_stats() or {}
-    free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
-    return 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < free
-
-
-def _on_first(leaf: jax.Array, everywhere: jax.sharding.Sharding) -> np.ndarray | None:
-    """An array gathered into the host memory of process 0; all processes take part."""
-    whole = jax.device_put(leaf, everywhere)
-    return np.asarray(whole.addressable_data(0)) if is_first() else None
+    params = on_one_device(job, evaluated(state))
+    if params is None:
+        say("no sample: the parameters do not fit one device")
+        return None
+    return make_sample(job, params)
 
 
 def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, sample: str | None, say: Say) -> None:

@@ -1,14 +1,18 @@
 """A model from one layout to another: published folders, GGUF files, runs and our own model folders."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Literal
 
+from jaxllm.finetune import unadapted
+from jaxllm.finetune.operations import merge
 from jaxllm.hardware.bucket import in_bucket, local_path
 from jaxllm.interchange import find_family, write_folder
 from jaxllm.recipe.adapter import save_adapter
 from jaxllm.recipe.family import family_of
 from jaxllm.recipe.load import load
+from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.model_folder import write_model_folder
 
 Layout = Literal["hf", "jaxllm", "peft"]
@@ -53,6 +57,7 @@ def convert(
     loaded = load(source, dtype=dtype)
     if to == "peft":
         return save_adapter(loaded, destination, to="peft")
+    loaded = _merged(loaded)
     if to == "jaxllm":
         write_model_folder(destination, loaded)
         return destination
@@ -73,3 +78,18 @@ def convert(
         sentence=loaded.sentence,
         image_input=loaded.image_input,
     )
+
+
+def _merged(loaded: Loaded) -> Loaded:
+    """The model with what an adapter has learned worked in: other layouts hold no adapters.
+
+    Raises:
+      ValueError: a method whose parameters stand before a text.
+    """
+    if unadapted(loaded.model) is loaded.model:
+        return loaded
+    try:
+        found = merge(loaded.model, loaded.params)
+    except ValueError as error:
+        raise ValueError(f"{loaded.source}: {error}, which --to peft writes") from None
+    return dataclasses.replace(loaded, model=found.model, params=found.params)

@@ -27,12 +27,14 @@ from jaxllm.distributed import (
 from jaxllm.finetune.tasks import is_task
 from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
 from jaxllm.models import num_params
-from jaxllm.recipe.assemble import Job, assemble
 from jaxllm.recipe.choices import describe_choices
+from jaxllm.recipe.compared import compare
 from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
-from jaxllm.recipe.load import first_state
+from jaxllm.recipe.job import Job
+from jaxllm.recipe.load import assembled, first_state
 from jaxllm.recipe.pretrained import described, pretrained_tokenizer
 from jaxllm.recipe.program import compile_new
+from jaxllm.recipe.rank_log import rank_log
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, agree_on_folder
 from jaxllm.recipe.serialize import to_tree
@@ -97,13 +99,16 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
     _begin("looking at the run folder")
     folder, recipe = agree_on_folder(described(recipe))
     _begin("opening the data")
-    job = assemble(recipe, folder.load_tokenizer() if folder.resumes else pretrained_tokenizer(recipe))
+    job = assembled(recipe, folder.load_tokenizer() if folder.resumes else pretrained_tokenizer(recipe))
     if num_processes() > 1:
         check_same(job.identity, "Give all hosts the same data set, and build it once")
     say = _say(is_first())
     _begin("claiming the run folder")
     with folder.claimed(), Interrupt() as interrupt:
         say("\n".join((_describe(job, folder), *describe_choices(job), *job.notes)))
+        _begin("comparing with the model as it was")
+        if (compared := compare(job)) is not None:
+            say(compared)
         _begin("compiling")
         train_step, compile_seconds = _timed(job.compile_step)
         _begin("waiting for the others to compile")
@@ -211,6 +216,7 @@ def _loop(
         batches=job.batches(progress.examples),
         evaluate=evaluate if recipe.data.validation_split else None,
         after_evaluation=on_evaluation,
+        observe=rank_log(folder.path, recipe.method, progress.step if folder.resumes else None),
         config=recipe.evaluate,
         best_is="lowest" if recipe.evaluate.metric == "loss" else recipe.checkpoint.best_is,
         checkpoint_every=recipe.checkpoint.every,

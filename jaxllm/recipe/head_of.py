@@ -23,13 +23,16 @@ _CLASSES = {
     "TOKEN_CLS": "ForTokenClassification",
     "QUESTION_ANS": "ForQuestionAnswering",
 }
+TASKS = ("sequence", "tokens", "span")
+"""Kinds of head that are trained with an adapter."""
 
 
 def with_head_of(loaded: Loaded, folder: Path) -> Loaded:
     """The base, with the kind of head that an adapter in `folder` was trained with; its numbers are 0 until the adapter gives
     them. The base itself where that is the one it has."""
     config = loaded.config
-    head = head_in(folder) or _head_of_peft(loaded, folder)
+    own = head_in(folder)
+    head = _head_of_peft(loaded, folder) if own is None else own if own.kind in TASKS else None
     if head is None or not isinstance(config, TransformerConfig) or head == config.head:
         return loaded
     config = dataclasses.replace(config, head=head)
@@ -47,6 +50,18 @@ def with_head_of(loaded: Loaded, folder: Path) -> Loaded:
     return dataclasses.replace(loaded, model=model, params=params, architecture=None)
 
 
+def labels_in(folder: Path) -> int | None:
+    """Labels of the head that an adapter brings; None where it brings none."""
+    own = head_in(folder)
+    if own is not None:
+        return own.num_labels
+    if not (folder / CONFIG).is_file() or not (folder / TENSORS).is_file():
+        return None
+    stored = open_adapter(folder)
+    sizes = [stored.shape(name)[0] for name in stored.names if name.endswith(("classifier.weight", "score.weight"))]
+    return sizes[0] if sizes else None
+
+
 def _head_of_peft(loaded: Loaded, folder: Path) -> HeadConfig | None:
     """The head of the published class that PEFT's task_type means, with as many labels as the file has."""
     if not (folder / CONFIG).is_file() or not (folder / TENSORS).is_file() or not isinstance(loaded.config, TransformerConfig):
@@ -57,11 +72,9 @@ def _head_of_peft(loaded: Loaded, folder: Path) -> HeadConfig | None:
     base = family_of(loaded.config, loaded.architecture, loaded.source)
     stem = re.sub(r"(Model|LMHeadModel|For[A-Za-z]+)$", "", base.architectures[0])
     family = known_families().get(f"{stem}{ending}")
-    stored = open_adapter(folder)
-    sizes = [stored.shape(name)[0] for name in stored.names if name.endswith(("classifier.weight", "score.weight"))]
-    if family is None or not (sizes or ending == _CLASSES["QUESTION_ANS"]):
+    count = 2 if ending == _CLASSES["QUESTION_ANS"] else labels_in(folder)
+    if family is None or count is None:
         return None
-    count = sizes[0] if sizes else 2
     if loaded.config.head.num_labels == count and family.architectures == base.architectures:
         return loaded.config.head
     labels = {"id2label": {str(label): f"LABEL_{label}" for label in range(count)}}

@@ -8,29 +8,42 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import ImageDataConfig, Tokenizer
 from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
-from jaxllm.finetune import adapt, begin_params, wrapped
+from jaxllm.finetune import adapt, begin_params, unadapted, wrapped
+from jaxllm.finetune.adapted import begin
 from jaxllm.hardware import require_devices, set_up
 from jaxllm.hardware.bucket import in_bucket, local_path
 from jaxllm.interchange import GenerationDefaults, open_published
-from jaxllm.models import Model, ModelConfig, VisionConfig, make_model, overlay, paths
+from jaxllm.models import (
+    Model,
+    ModelConfig,
+    VisionConfig,
+    abstract_params,
+    make_model,
+    overlay,
+    partition,
+    path_of,
+    paths,
+)
 from jaxllm.recipe.adapting import with_adapter
-from jaxllm.recipe.assemble import Job, assemble
+from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.fitting import fitting
 from jaxllm.recipe.given import check_source
+from jaxllm.recipe.job import Job
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.model_folder import is_model_folder, load_model_folder, read_model_file
 from jaxllm.recipe.open_run import OpenRun, open_run
 from jaxllm.recipe.published import load_published, published_tokenizer
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.sharding import MeshConfig, MeshError, make_mesh
+from jaxllm.sharding import MeshConfig, MeshError, make_mesh, use_mesh
 from jaxllm.training import TrainState, abstract_state, evaluation_params, init_state, make_optimizer
 from jaxllm.training.objectives import ImageClassification, PrefixLM
 
@@ -158,13 +171,42 @@ def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) 
     given, new = None, []
     if recipe.pretrained is not None:
         own = recipe.method.leaf
-        given, missing = fitting(load(recipe.pretrained, mesh=recipe.mesh), abstract.whole)
+        given, missing = fitting(load(recipe.pretrained, mesh=recipe.mesh), abstract.whole, recipe.model_config)
         if recipe.adapter is not None:
             given = with_adapter(recipe.adapter, recipe.model_config, given, abstract.whole)
             missing = [path for path in missing if path not in paths(given)]
         new = [path for path in missing if own not in path.split("/")]
+    if recipe.method.begins_apart and mesh.devices.flat[0].platform == "cpu":
+        given = _begun_apart(recipe, model, mesh, key, abstract, given)
     make = partial(begin_params, model)
     return init_state(model, optimizer, mesh, key, abstract, recipe.method.learns, make, given), new
+
+
+def _begun_apart(recipe: Recipe, model: Model, mesh: Mesh, key: jax.Array, abstract: TrainState, given: Any) -> Any:
+    """All parameters to begin with: first those of the model itself, then, of these numbers, those of its method."""
+    plain = unadapted(model)
+    _, axes = abstract_params(plain)
+    of_model = lambda tree: partition(tree, lambda path: recipe.method.leaf not in path.split("/"))[0]  # noqa: E731
+    layout = jax.tree.map(lambda leaf: leaf.sharding, of_model(abstract.whole))
+    with use_mesh(mesh):
+        base = jax.jit(partial(begin_params, plain), out_shardings=layout)(key, None if given is None else of_model(given))
+        own, _ = begin(recipe.method, recipe.model_config, key, base, axes)
+    places = {path_of(keys): leaf.sharding for keys, leaf in jax.tree_util.tree_leaves_with_path(abstract.whole)}
+
+    def placed(keys: Any, leaf: jax.Array) -> jax.Array:
+        whole = np.asarray(leaf.addressable_data(0))  # each process has made all of it
+        return jax.make_array_from_callback(whole.shape, places[path_of(keys)], lambda index: whole[index])
+
+    return overlay(overlay(base, jax.tree_util.tree_map_with_path(placed, own)), given or {})
+
+
+def assembled(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
+    """The pieces of a run that has begun, or is to begin, with these parameters: see `assemble`."""
+    return dataclasses.replace(assemble(recipe, tokenizer), first=_first_params)
+
+
+def _first_params(job: Job) -> Any:
+    return first_state(job.recipe, job.model, job.mesh, job.abstract)[0].whole
 
 
 def open_for_evaluation(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int]:
@@ -172,8 +214,8 @@ def open_for_evaluation(path: str | Path, *, step: int | None = None) -> tuple[J
     set_up()
     run = open_run(path)
     try:
-        job = assemble(run.recipe, run.tokenizer)
+        job = assembled(run.recipe, run.tokenizer)
     except MeshError:  # trained on another machine: over the devices of this one
-        job = assemble(dataclasses.replace(run.recipe, mesh=MeshConfig()), run.tokenizer)
+        job = assembled(dataclasses.replace(run.recipe, mesh=MeshConfig()), run.tokenizer)
     params, step = restore_params(run, job.model, job.mesh, step)
     return job, params, step

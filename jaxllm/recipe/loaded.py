@@ -19,13 +19,14 @@ from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.interchange.labels import default_names
 from jaxllm.models import EncoderDecoder, Model, ModelConfig, Output, Transformer, VisionTransformer
 from jaxllm.recipe.given import check_options, normalized_images, prompt_list, switched_off, text_list, token_ids
+from jaxllm.recipe.reading import Reading
 from jaxllm.recipe.recipe import Recipe
 
 Chat = Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class Loaded(Reading):
     """A model with its parameters and, of text, its tokenizer."""
 
     model: Model
@@ -130,18 +131,24 @@ class Loaded:
                 f"there is no picture {error.filename}: give the path of a file, or a Pillow image"
             ) from None
 
-    def classify(self, images: Any) -> list[tuple[str, float]]:
-        """The most likely label of each picture, and its probability.
+    def classify(self, inputs: Any) -> list[tuple[str, float]]:
+        """The most likely label of each text or picture, and its probability.
 
-        m.classify("cat.png")        # [("cat", 0.93)]
+            m.classify("cat.png")                                     # [("cat", 0.93)]
+            m.classify(["a great film", "two hours that I miss"])     # [("positive", 0.99), ("negative", 0.97)]
+
+        Args:
+          inputs: pictures, as `images` takes them; or a text, a pair of texts as a tuple, or a list of either.
         """
-        if not isinstance(self.model, VisionTransformer):
-            raise ValueError(f"classify needs a model of images: {self.source} has one of text")
-        logits = self(images=images).logits
-        if logits is None:
-            raise ValueError(f"classify needs a model with labels: {self.source} gives hidden states only")
-        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
-        names = self.config.label_names or default_names(probabilities.shape[1])  # type: ignore[union-attr]
+        if isinstance(self.model, VisionTransformer):
+            logits = self(images=inputs).logits
+            if logits is None:
+                raise ValueError(f"classify needs a model with labels: {self.source} gives hidden states only")
+            probabilities, names = np.asarray(jax.nn.softmax(logits, axis=-1)), self.config.label_names  # type: ignore[union-attr]
+        else:
+            probabilities = self.probabilities(inputs)
+            names = self.config.head.label_names  # type: ignore[union-attr]
+        names = names or default_names(probabilities.shape[1])
         return [(names[row.argmax()], float(row.max())) for row in probabilities]
 
     def generate(self, prompts: str | Sequence[str] | Chat, **sampling: Any) -> list[str]:

@@ -7,15 +7,20 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxllm.finetune import adapt, adapted_loss, wrapped
+from jaxllm.finetune.tasks.reference import REFERENCE
+from jaxllm.hardware.machine import return_memory
 from jaxllm.models import Model, make_model
 from jaxllm.recipe.device_config import device_config
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.sharding import batch_sharding
 from jaxllm.training import TrainState, abstract_state, lower_train_step, make_optimizer, make_train_step
+from jaxllm.training.neftune import noisy
+from jaxllm.training.objectives.objective import Field
 
 DeviceBatch = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, jax.Array]]]
@@ -51,12 +56,22 @@ class Program:
         return abstract_state(self.model, self.optimizer[0], self.mesh, recipe.optimizer.state_memory, recipe.method.learns)
 
     @cached_property
+    def compares(self) -> bool:
+        """Whether the objective compares with the model as it was, in a way that a batch must bring along."""
+        asks = getattr(self.recipe.objective, "compares", None)
+        return asks is not None and asks(self.model)
+
+    @cached_property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Those of a batch."""
         recipe, sharding = self.recipe, batch_sharding(self.mesh)
+        by_model = getattr(recipe.objective, "fields_for", None)
+        fields = recipe.objective.fields(recipe.data) if by_model is None else by_model(recipe.model_config, recipe.data)
+        if self.compares:
+            fields = fields | {REFERENCE: Field((2,), np.float32)}
         return {
             name: jax.ShapeDtypeStruct((recipe.batch_size, *field.shape), field.dtype, sharding=sharding)
-            for name, field in recipe.objective.fields(recipe.data).items()
+            for name, field in fields.items()
         }
 
     @cached_property
@@ -71,18 +86,18 @@ class Program:
         """
         recipe = self.recipe
         step = make_train_step(
-            adapted_loss(recipe.method, recipe.objective.make_loss(self.model, recipe.loss)),
+            noisy(adapted_loss(recipe.method, recipe.objective.make_loss(self.model, recipe.loss)), recipe.loss.neftune),
             *self.optimizer,
             key=jax.random.fold_in(self.key, 1),
             accumulate=recipe.accumulate,
             on_nonfinite=recipe.on_nonfinite,
-            dropout=max(recipe.model_config.dropout, recipe.method.dropout) > 0,
+            dropout=max(recipe.model_config.dropout, recipe.method.dropout, recipe.loss.neftune) > 0,
             accuracy=recipe.objective.reports.accuracy,
         )
         return lower_train_step(step, self.abstract, abstract_batch or self.abstract_batch, self.mesh)
 
     def compile_step(self) -> TrainStep:
-        return self.lower_step().compile()
+        return _compiled(self.lower_step())
 
 
 class StepByShape:
@@ -101,7 +116,7 @@ class StepByShape:
         if shapes not in self._compiled:
             sharding = batch_sharding(self._program.mesh)
             abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in sorted(batch.items())}
-            self._compiled[shapes] = self._program.lower_step(abstract).compile()
+            self._compiled[shapes] = _compiled(self._program.lower_step(abstract))
         return self._compiled[shapes]
 
     def is_new(self, batch: DeviceBatch) -> bool:
@@ -117,6 +132,12 @@ def compile_new(step: TrainStep, batch: Any) -> str | None:
     step.compiled(batch)
     rows, width = batch["tokens"].shape if "tokens" in batch else (len(next(iter(batch.values()))), 0)
     return f"compiled the step for {rows} rows of {width} tokens in {time.perf_counter() - begin:.1f} s"
+
+
+def _compiled(lowered: jax.stages.Lowered) -> TrainStep:
+    compiled = lowered.compile()
+    return_memory()
+    return compiled
 
 
 def _shapes(batch: DeviceBatch) -> tuple[Any, ...]:

@@ -112,6 +112,8 @@ class Recipe:
             self.objective.check(self.model, self.data, self.loss)
             self.method.check(self.model)
             self._check_mesh(self.model)
+        if self.loss.neftune and isinstance(self.data, ImageDataConfig):
+            raise ValueError(f"loss.neftune is noise on embeddings of text: got {self.loss.neftune} for images; leave it out")
         if self.mesh.explicit and self.optimizer.name == "muon":
             raise ValueError("optimizer.name=muon needs mesh.explicit=False: Optax's muon has no explicit layouts")
 

@@ -4,9 +4,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.data import Data, ImageData, TaskData, Tokenizer
+from jaxllm.finetune.tasks import is_task
 from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig
 from jaxllm.recipe.device_config import replace_stacks, stacks
 from jaxllm.recipe.recipe import Recipe
+from jaxllm.training.objectives.marks import first_start_id
 
 
 class FromData(NamedTuple):
@@ -29,6 +32,15 @@ class FromData(NamedTuple):
         if isinstance(model, EncoderDecoderConfig):
             return cls(model.vocabulary, model.start_id)
         return cls(model.vocabulary, label_names=model.head.label_names, num_labels=model.head.num_labels)
+
+
+def from_data(recipe: Recipe, data: Data | ImageData | TaskData) -> FromData:
+    """What the opened data says."""
+    if isinstance(data, ImageData):
+        return FromData(len(data.label_names), label_names=data.label_names)
+    size, start_id = recipe.objective.vocab_size(data.tokenizer, recipe.data), first_start_id(data.tokenizer)
+    labels = recipe.objective.labels(data) if isinstance(data, TaskData) and is_task(recipe.objective) else None
+    return FromData(size, start_id) if labels is None else FromData(size, start_id, labels.names, labels.count)
 
 
 def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
@@ -66,7 +78,8 @@ def _kept(recipe: Recipe) -> CheckpointConfig:
     if metric == "loss":
         return recipe.checkpoint
     known: dict[str, Any] = {"accuracy": "highest"} if objective.reports.accuracy else {}
-    known |= getattr(objective, "metrics", {})
+    by_data = getattr(objective, "metrics_of", None)
+    known |= getattr(objective, "metrics", {}) if by_data is None else by_data(recipe.data)
     if metric not in known:
         raise ValueError(f"evaluate.metric must be one of {', '.join(['loss', *known])}: got {metric!r}")
     return dataclasses.replace(recipe.checkpoint, best_metric=metric, best_is=known[metric])
@@ -85,6 +98,20 @@ def _told(model: ModelConfig, known: FromData) -> ModelConfig:
     names = model.head.label_names or known.label_names
     head = dataclasses.replace(model.head, num_labels=model.head.num_labels or known.num_labels, label_names=names)
     return dataclasses.replace(told, head=head)
+
+
+def with_text(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
+    """The recipe with its method's text as tokens, where that has one."""
+    read = getattr(recipe.method, "with_tokenizer", None)
+    return recipe if read is None else dataclasses.replace(recipe, method=read(tokenizer))
+
+
+def with_text_of(recipe: Recipe, earlier: Recipe) -> Recipe:
+    """The same from an earlier run, whose tokenizer has read it."""
+    ids = getattr(earlier.method, "text_ids", None)
+    if ids is None or getattr(recipe.method, "text_ids", ids) is not None:
+        return recipe
+    return dataclasses.replace(recipe, method=dataclasses.replace(recipe.method, text_ids=ids))  # type: ignore[call-arg]
 
 
 def check_size(model: ModelConfig, known: FromData) -> None:

@@ -10,7 +10,7 @@ from jaxllm.data import Batch, Tokenizer
 from jaxllm.finetune.tasks import is_task
 from jaxllm.inference import SamplingConfig, beam_search, encode_sources, generate
 from jaxllm.models import EncoderDecoder, Transformer
-from jaxllm.recipe.assemble import Job
+from jaxllm.recipe.job import Job
 from jaxllm.training.objectives import CausalLM, Denoising, MaskedLM, PrefixLM, SequenceToSequence, SpanCorruption
 from jaxllm.training.objectives.span_corruption import CorruptSpans
 

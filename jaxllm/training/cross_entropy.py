@@ -18,12 +18,16 @@ class LossConfig:
     reported are without it."""
     chunk: int | None = None
     """Time steps whose logits exist at once; their gradients are made in the same pass. By default all."""
+    neftune: float = 0.0
+    """Train on embeddings with uniform noise of up to this over √(tokens · width) (NEFTune, arXiv:2310.05914); 5 is usual."""
 
     def __post_init__(self) -> None:
         if self.z_loss < 0:
             raise ValueError(f"loss.z_loss must be at least 0: got {self.z_loss}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing must be in [0, 1): got {self.label_smoothing}")
+        if self.neftune < 0:
+            raise ValueError(f"loss.neftune must be at least 0: got {self.neftune}")
         if self.chunk is not None and self.chunk < 1:
             raise ValueError(f"loss.chunk must be at least 1: got {self.chunk}; leave it out for all time steps at once")
 

@@ -79,6 +79,8 @@ class Loop:
     """Validation metrics, `loss` among them; None where the data has no validation split."""
     after_evaluation: Callable[[int, dict[str, float]], str | None] = lambda step, metrics: None
     """Told of each evaluation; a reason that it gives ends the run after this step, which is saved."""
+    observe: Callable[[int, TrainState], str | None] = lambda step, state: None
+    """Looks at the state where an evaluation is due, validation split or not; what it says is printed."""
     config: EvaluateConfig
     best_is: Literal["lowest", "highest"] = "lowest"
     """Whether a low or a high value of the metric that evaluations go by is good."""
@@ -128,6 +130,8 @@ def train(loop: Loop, state: TrainState, progress: Progress, interrupt: Interrup
         save = last or step % loop.checkpoint_every == 0 or stop is not None
         if look or save or step % loop.log.config.every == 0 or step == 1:
             _catch_up(loop, progress)
+        if look and (told := loop.observe(step, state)) is not None:
+            loop.log.message(told)
         validation = None
         if look and loop.evaluate is not None:
             beat(step, "evaluating")

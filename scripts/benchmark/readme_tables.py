@@ -148,11 +148,17 @@ def _images(found: dict) -> str:
     return f"accuracy {found['test_accuracy']:.1%} ({low:.1%} to {high:.1%}) on {found['test_images']:,} test images"
 
 
+def _instruction(found: dict) -> str:
+    before, after = (found["validation"][when]["loss"] for when in ("before", "after"))
+    return f"validation loss from {before:.3f} to {after:.3f} nats a token"
+
+
 FIGURES: dict[str, Callable[[dict], str]] = {
     "translation_bleu": _translation,
     "masked_words": _masked,
     "span_filling": _spans,
     "image_accuracy": _images,
+    "instruction_tuning": _instruction,
 }
 """By topic of the record."""
 

@@ -34,7 +34,16 @@ def spread(values: list[float]) -> dict[str, Any]:
 def write_record(topic: str, recipe: Recipe, results: dict[str, Any], notes: str, where: dict[str, Any] | None = None) -> Path:
     """Writes a record of a recipe, or of a run of it, and returns its path; for the arguments see `write_named_record`."""
     described = dataclasses.replace(recipe, run_dir=None)
-    return write_named_record(topic, recipe.name, dataclasses.asdict(described), results, notes, where)
+    return write_named_record(topic, recipe.name, without_folders(dataclasses.asdict(described)), results, notes, where)
+
+
+def without_folders(tree: Any) -> Any:
+    """A config with whole paths in it, as `shown_command` has them: folders outside the checkout are this machine's."""
+    if isinstance(tree, dict):
+        return {name: without_folders(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [without_folders(value) for value in tree]
+    return _shown(tree) if isinstance(tree, str) and tree.startswith("/") else tree
 
 
 def write_named_record(

@@ -34,7 +34,7 @@ def main(source: str, *overrides: str) -> None:
     state = init_state(program.model, program.optimizer[0], program.mesh, program.key, program.abstract)
     kind = jax.devices()[0].device_kind
     flops = train_flops_per_token(program.model.config, seq_len) * program.tokens_per_step
-    peak = peak_flops(kind, recipe.model.compute_dtype) if device_kind(kind) else None
+    peak = peak_flops(kind, model.compute_dtype) if device_kind(kind) else None
 
     def steps(count: int) -> None:
         nonlocal state

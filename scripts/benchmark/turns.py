@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def serve(steps: Callable[[int], None]) -> None:
@@ -19,12 +20,17 @@ def serve(steps: Callable[[int], None]) -> None:
 
 
 def alternate(
-    commands: dict[str, list[str]], steps: int, rounds: int, told: dict[str, list[str]] | None = None
+    commands: dict[str, list[str]],
+    steps: int,
+    rounds: int,
+    told: dict[str, list[str]] | None = None,
+    peaks: dict[str, int] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds a step of each worker, one value a round; the workers take turns, so that only one computes at a time.
 
     Args:
       told: takes the lines that each worker prints before it is ready.
+      peaks: takes the most bytes that each worker has had in memory, on Linux.
     """
     pipe = subprocess.PIPE
     workers = {name: subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for name, command in commands.items()}
@@ -43,11 +49,18 @@ def alternate(
                 worker.stdin.flush()
                 times[name].append(float(_read(worker, name)))
                 time.sleep(0.3)  # threads of the one that stopped may still spin
+        if peaks is not None:
+            peaks.update({name: _peak(worker) for name, worker in workers.items()})
     finally:
         for worker in workers.values():
             worker.kill()
             worker.wait()
     return times
+
+
+def _peak(worker: subprocess.Popen[str]) -> int:
+    lines = Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
 def _read(worker: subprocess.Popen[str], name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, Freeze, Full, LoRA, VeRA, adapt
-from jaxllm.models import init_cache, make_model, path_of, paths
+from jaxllm.models import TransformerConfig, VisionConfig, abstract_params, init_cache, make_model, path_of, paths
 from jaxllm.sharding import MeshConfig
 from tests.finetune.programs import FAMILIES, T, compiled, forward, fresh, inputs_of, moved, train
 from tests.models.programs import parameters
@@ -84,6 +84,18 @@ def test_fresh_changes_nothing_and_merged_equals_applied(pair):
     if "embed" in getattr(method, "targets", ()) and config.tie_embeddings:
         return
     np.testing.assert_allclose(forward(None, config)(merged, inputs), applied, atol=2e-5 * np.abs(applied).max())
+
+
+@pytest.mark.parametrize("method", [BitFit(), LoRA(), AdaLoRA(), IA3(), Bottleneck(), VeRA(), Freeze()], ids=repr)
+def test_the_head_of_a_model_of_images_learns(method):
+    assert method.learns("classifier/kernel") and method.learns("classifier/bias")
+
+
+def test_freeze_leaves_a_model_of_images_its_head():
+    encoder = TransformerConfig(num_layers=1, embed_dim=8, num_heads=2, causal=False, position="none")
+    config = VisionConfig(image_size=4, patch_size=2, num_labels=2, distillation_token=True, encoder=encoder)
+    learns = [path for path in paths(abstract_params(make_model(config))[0]) if Freeze().learns(path)]
+    assert {path.split("/")[0] for path in learns} == {"classifier", "final_norm"}
 
 
 @functools.cache

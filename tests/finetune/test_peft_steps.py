@@ -50,7 +50,7 @@ def test_twenty_steps_are_those_of_peft():
     with np.load(GOLDEN) as stored:
         arrays = {name: stored[name] for name in stored.files}
     _, axes = abstract_params(plain.model)
-    layout = Layout(find_family("LlamaForCausalLM"), plain.config, plain.params, axes)
+    layout = Layout(lambda: find_family("LlamaForCausalLM"), plain.config, plain.params, axes)
     model = adapt(plain.model, METHOD)
     params = begin_params(model, jax.random.key(0), jax.device_get(plain.params))
     for (path, leaf), values in matrices(layout, arrays, "start").items():

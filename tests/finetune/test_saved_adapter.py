@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxllm.finetune import LoRA
-from jaxllm.models import path_of
+from jaxllm.finetune import LoRA, adapt, begin_params
+from jaxllm.models import HeadConfig, make_model, path_of
 from jaxllm.recipe import convert, fit, load, load_adapter, save_adapter
 from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.training import OptimizerConfig
@@ -67,3 +67,19 @@ def test_training_goes_on_with_a_saved_adapter(runs, tmp_path):
         np.testing.assert_allclose(leaf, before[path], atol=1e-9, err_msg=path)
     with pytest.raises(ValueError, match="adapter needs `pretrained`"):
         dataclasses.replace(tiny.config(), adapter=str(folder))
+
+
+def test_an_adapter_of_a_model_that_no_published_class_is(runs, tmp_path):
+    """A decoder with labels, whose head the adapter brings along; only PEFT's files need published names."""
+    place, _ = runs
+    base, tuned = load(place / "base"), load(place / "tuned")
+    config = dataclasses.replace(base.config, head=HeadConfig(kind="sequence", num_labels=3, read="last"))
+    model = adapt(make_model(config), METHOD)
+    headed = dataclasses.replace(tuned, model=model, params=begin_params(model, jax.random.key(1), tuned.params))
+    folder = save_adapter(headed, tmp_path / "adapter")
+    back = load_adapter(base, folder)
+    assert back.config.head == config.head
+    for path, leaf in leaves(back.params).items():
+        np.testing.assert_array_equal(leaf, leaves(headed.params)[path], err_msg=path)
+    with pytest.raises(ValueError, match="no published architecture"):
+        save_adapter(headed, tmp_path / "peft", to="peft")

@@ -214,7 +214,7 @@ def test_chips_left_over_that_are_no_block_of_the_slice():
     assert make_mesh(MeshConfig(), 17, devices=chips).size == 1
 
 
-def test_a_step_is_planned_for_the_devices_here():
+def test_a_step_is_planned_for_the_devices_here(two_cores):
     tiny = {"compute_dtype": "float32", "num_layers": 2, "embed_dim": 64, "head_dim": 16}
     plan = make_plan(small(model=tiny, mesh=MeshConfig(fsdp=2)))
     assert plan.devices == 8 and plan.attention_kernel == "xla" and not plan.cycles

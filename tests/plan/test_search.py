@@ -16,7 +16,7 @@ from tests.plan.recipes import small
 from tests.plan.test_report import GB, PLAN
 
 MACHINE = Machine(peak=1e12, network=1e10, memory=1e11, capacity=10**9, kernel="splash")
-MODEL = Model(parameters=10**7, optimizer_bytes=8 * 10**7, flops_per_token=6e7)
+MODEL = Model(parameters=10**7, learning=10**7, optimizer_bytes=8 * 10**7, flops_per_token=6e7)
 
 
 def layout(**changes):
@@ -97,7 +97,7 @@ def test_of_each_kind_a_few_are_compiled_and_none_larger_than_one_that_does_not_
         assert needed == sorted(needed, reverse=True) and len(set(needed)) == 8
 
 
-def test_the_best_of_this_machine_are_compiled_and_ranked():
+def test_the_best_of_this_machine_are_compiled_and_ranked(two_cores):
     tiny = {"num_layers": 2, "embed_dim": 64, "head_dim": 16, "ffw_dim": 128, "compute_dtype": "float32", "vocab_size": 64}
     recipe, said = small(model=tiny, batch_size=8), []
     result = search(recipe, compiled=2, say=said.append)
@@ -146,6 +146,6 @@ def test_a_layout_that_does_not_fit_or_was_refused_has_its_line():
         ),
     ],
 )
-def test_what_cannot_be_searched(changes, count, message):
+def test_what_cannot_be_searched(changes, count, message, two_cores):
     with pytest.raises(ValueError, match=message):
         search(small(**changes), compiled=count)

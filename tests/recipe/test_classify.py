@@ -73,11 +73,12 @@ def test_it_goes_out_with_its_settings(trained, tmp_path):
     np.testing.assert_allclose(theirs(tmp_path / "hf", PICTURES[:3]), m.images(PICTURES[:3]), atol=1e-5)
 
 
-def test_a_published_model_gets_a_new_head(trained, tmp_path):
-    """Fine-tuned on other classes: the head is new, and all else begins as it was."""
+@pytest.mark.parametrize("names", ["xyz", "xy", "AB"])
+def test_a_published_model_gets_a_new_head(names, trained, tmp_path):
+    """Fine-tuned on other classes: the head is new, be there as many of them or not, and all else begins as it was."""
     convert(trained, tmp_path / "hf")
-    rows = [(str(number), png(picture), "xyz"[number % 3]) for number, picture in enumerate(PICTURES)]
-    features = {"id": None, "image": Image(), "label": Label(("x", "y", "z"))}
+    rows = [(str(number), png(picture), names[number % len(names)]) for number, picture in enumerate(PICTURES)]
+    features = {"id": None, "image": Image(), "label": Label(tuple(names))}
     write_set("others", {"train": rows}, tmp_path, description="", features=features)
     recipe = tiny.config(
         run_dir=str(tmp_path / "run"),
@@ -90,8 +91,12 @@ def test_a_published_model_gets_a_new_head(trained, tmp_path):
     )
     jaxllm.fit(recipe)
     m, base = jaxllm.load(tmp_path / "run"), jaxllm.load(trained)
-    assert m.config.num_labels == 3 and m.config.label_names == ("x", "y", "z")
+    assert m.config.num_labels == len(names)
+    if names != "AB":
+        assert m.config.label_names == tuple(names)
     np.testing.assert_allclose(m(images=PICTURES[:1]).hidden, base(images=PICTURES[:1]).hidden, atol=1e-5)
+    heads = [np.asarray(each.params["classifier"]["kernel"]) for each in (m, base)]
+    assert (heads[0].shape == heads[1].shape and np.allclose(*heads, atol=1e-6)) == (names == "AB")
 
 
 def test_a_model_of_text_takes_no_pictures(tmp_path):

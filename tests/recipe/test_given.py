@@ -33,7 +33,7 @@ TYPED = {
     "m.generate('a', temprature=5)": "ValueError: generate has no option temprature: did you mean temperature?",
     "m.generate('a', xyz=5)": "ValueError: generate has no option xyz: there are max_tokens, ",
     "bert.generate('a')": "ValueError: generate needs a model that writes, such as GPT or T5: got one that only reads",
-    "m.classify('cat.png')": "ValueError: classify needs a model of images: m has one of text",
+    "m.classify('cat.png')": "ValueError: classify needs a model of text with a 'sequence' head: m has a 'vocabulary' head",
     "vit.classify(3)": "ValueError: images must be paths, Pillow images or arrays, one or a list of them: got int",
     "vit.classify('absent.png')": "FileNotFoundError: there is no picture absent.png: give the path of a file",
     "jaxllm.load(3)": "ValueError: a model must be named by the path of a run, a folder or a GGUF file, or by its name on",

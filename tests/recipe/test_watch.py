@@ -87,11 +87,11 @@ def test_every_phase_that_hangs_is_named(watched, tmp_path):
     watched.patch(fit_module, "num_processes", lambda: 2)  # so that they are compared
     watched.hold(fit_module, "check_same", when=lambda facts, advice: "recipe" in facts)
     watched.hold(fit_module, "agree_on_folder")
-    watched.hold(fit_module, "assemble")
+    watched.hold(fit_module, "assembled")
     watched.hold(run_folder, "claimed_on_disk")
     watched.hold(Program, "compile_step")
     watched.hold(fit_module, "gather")
-    watched.hold(fit_module, "init_state")
+    watched.hold(fit_module, "first_state")
     watched.hold(fit_module, "RunLog")
     watched.hold(conclude_module, "make_sample")
     watched.hold(conclude_module, "write_report")

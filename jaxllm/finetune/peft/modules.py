@@ -6,7 +6,7 @@ each its part is the order of inputs and outputs, which the key map's patterns s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -95,12 +95,17 @@ class Module:
 class Layout:
     """A model's published modules and tensors, and its base parameters."""
 
-    family: Family
+    find_family: Callable[[], Family]
+    """The published family that the model is of; asked for published names only, which not every model with a head has."""
     config: Any
     params: Any
     """Of the model without a method: nested dicts of arrays."""
     axes: Any
     """Their logical axes."""
+
+    @cached_property
+    def family(self) -> Family:
+        return self.find_family()
 
     @cached_property
     def leaves(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
+from jaxllm.evaluate.class_report import ClassReport, class_report, label_report
 from jaxllm.evaluate.metrics import Scores, class_scores, set_scores
 from jaxllm.finetune.tasks.task import Best, Found, Labels, check_loss, check_read, check_stack, record_of
 from jaxllm.finetune.tasks.text import BITS, TextTask, class_bits
@@ -88,6 +89,13 @@ class TextClassification(TextTask):
         if self.several:
             return Scores(len(logits), set_scores(class_bits(targets, logits.shape[1]), logits > 0))
         return Scores(len(logits), class_scores(targets, logits.argmax(axis=1), logits.shape[1]))
+
+    def report(self, found: Found, rows: ExampleRows, data: TaskData) -> ClassReport:
+        """By class, or by label where a text may have several."""
+        names, logits, targets = data.label_names(data.config.label_feature), found["logits"], found["targets"]
+        if self.several:
+            return label_report(class_bits(targets, logits.shape[1]), logits > 0, names)
+        return class_report(targets, logits.argmax(axis=1), names)
 
     def show(self, found: Found, rows: ExampleRows, data: TaskData) -> str:
         """The first texts, each with the classes that were found, and where they are others, its own."""

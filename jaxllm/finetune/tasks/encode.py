@@ -22,8 +22,11 @@ def encode_text(tokenizer: Tokenizer, text: str, pair: str | None, limit: int) -
     """A text, or two, with the special tokens that the model expects around them; the longer text loses its end first.
 
     Raises:
-      ValueError: no token, or no room.
+      ValueError: no text, or no token.
     """
+    for part in (text, pair):
+        if part is not None and not part.strip():
+            raise ValueError(f"a text must have at least one token: got {part[:60]!r}; leave it out of the data")
     if isinstance(tokenizer, SubwordTokenizer):
         encoded = tokenizer.encode_special(text, pair)
         cut = len(encoded.ids) > limit

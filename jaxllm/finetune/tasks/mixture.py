@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
-from jaxllm.data import TaskData, Tokenizer, open_task_data
+from jaxllm.data import TaskData, TaskDataConfig, Tokenizer, open_task_data
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import ExampleTable
 from jaxllm.data.shuffle import keys_of, permute
 from jaxllm.data.task_data import Records
 from jaxllm.data.whole import write_whole
-from jaxllm.evaluate.metrics import Scores
+from jaxllm.evaluate.class_report import ClassReport
+from jaxllm.evaluate.metrics import Numbers, Scores, Statistic
 from jaxllm.finetune.tasks.classification import TextClassification
 from jaxllm.finetune.tasks.instruction import InstructionTuning
 from jaxllm.finetune.tasks.preference import PreferenceTuning
@@ -130,7 +131,9 @@ class MixedRows(TextRows):
     chosen: tuple[tuple[int, ...], ...] = ()
     """Of each set, where its items begin in the table, and where they end."""
     places: tuple[int, ...] = ()
-    """Places of each set in a block."""
+    """Places of each set in a block; for training."""
+    names: tuple[str, ...] = ()
+    """What the sets are called."""
 
     @cached_property
     def _sets(self) -> list[Int64[np.ndarray, " items"]]:
@@ -190,7 +193,7 @@ def _join(tables: Sequence[ExampleTable], lengths: Sequence[int], names: list[st
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Learn a task from several sets at once; evaluations are on the recipe's own set, `data`.
+    """Learn a task from several sets at once; evaluations are over all of them that have the split, and over each by itself.
 
     Mixture(task=InstructionTuning(), others=("dolly_chat", "gsm8k_chat"), temperature=2.0)
     """
@@ -198,7 +201,8 @@ class Mixture:
     task: Mixable
     """What is learned from each set."""
     others: tuple[str, ...]
-    """The sets beside `data`, named as that is; all is read as `data` says, but that `data.examples` is for `data` alone."""
+    """The sets beside `data`, named as that is; all is read as `data` says, but that `data.examples` is for `data` alone. One
+    without a split of an evaluation has no part in that."""
     weights: tuple[float, ...] | None = None
     """A factor on the size of each set, that of `data` first. By default 1 for each."""
     temperature: float = 1.0
@@ -242,8 +246,23 @@ class Mixture:
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         return self.task.fields(data)
 
+    def fields_for(self, model: ModelConfig, data: AnyDataConfig) -> dict[str, Field]:
+        """Of texts whose names depend on the model."""
+        return self.task.fields_for(model, data) if isinstance(self.task, TextToText) else self.task.fields(data)
+
     def tokens(self, data: AnyDataConfig) -> int:
         return self.task.tokens(data)
+
+    def compares(self, model: Any) -> bool:
+        """As the task's, where it has a reference."""
+        asks = getattr(self.task, "compares", None)
+        return asks is not None and asks(model)
+
+    def make_reference(self, model: Any, config: LossConfig) -> Predict:
+        return self.task.make_reference(model, config)  # type: ignore[union-attr]
+
+    def reference_name(self, model: Any, params: Any) -> str:
+        return self.task.reference_name(model, params)  # type: ignore[union-attr]
 
     def make_loss(self, model: Any, config: LossConfig) -> Loss:
         return self.task.make_loss(model, config)
@@ -251,8 +270,30 @@ class Mixture:
     def make_predict(self, model: Any, config: LossConfig) -> Predict:
         return self.task.make_predict(model, config)
 
+    def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Best]:
+        """The task's metrics over all sets, and over each by itself: "films/accuracy"."""
+        sets = (data.dataset, *self.others)
+        own: dict[str, Best] = {f"{Path(name).name}/{metric}": best for name in sets for metric, best in self.metrics.items()}
+        return {**self.metrics, **own}
+
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
-        return self.task.score(found, rows, data)
+        whole = self.task.score(found, rows, data)
+        if not isinstance(rows, MixedRows):
+            return whole
+        statistics, examples = dict(whole.statistics), np.unique(found["items"])
+        for set_name, (begin, end) in zip(rows.names, rows.chosen, strict=True):
+            there, mine = ((items >= begin) & (items < end) for items in (found["items"], examples))
+            if not mine.any():
+                continue  # an evaluation that ends before
+            part = self.task.score({name: values[there] for name, values in found.items()}, rows, data)
+            for name, statistic in part.statistics.items():
+                statistics[f"{set_name}/{name}"] = _of_part(statistic, mine)
+        return Scores(whole.count, statistics)
+
+    def report(self, found: Found, rows: ExampleRows, data: TaskData) -> ClassReport | None:
+        """Where the task has one."""
+        report = getattr(self.task, "report", None)
+        return None if report is None else report(found, rows, data)
 
     def show(self, found: Found, rows: ExampleRows, data: TaskData) -> str:
         return self.task.show(found, rows, data)
@@ -260,19 +301,20 @@ class Mixture:
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData)
         own = self.task.rows(data, model, split, seed=seed)
-        if seed is None or split != data.config.train_split:
-            return own
-        rows = [own]
+        rows, names = [own], [data.config.dataset]
         for name in self.others:
             config = dataclasses.replace(data.config, dataset=name, examples=None)
             opened = open_task_data(config, seed=data.seed, tokenizer=data.tokenizer)
+            if seed is None and not opened.has_split(split):
+                continue
             if self.task.labels(opened) != self.task.labels(data):
                 raise ValueError(
                     f"the sets of a mixture must have the same labels: {name} has others than {data.config.dataset}"
                 )
             rows.append(self.task.rows(opened, model, split, seed=seed))
+            names.append(name)
         sizes = [each.rows_per_epoch for each in rows]
-        places = places_of(mixing_rates(sizes, self.weights or [1.0] * len(rows), self.temperature, self.limit))
+        places = () if seed is None else self._places(sizes)
         records = [each.records for each in rows]
         table = joined_table([each.table for each in rows], [len(each) for each in records])
         ends = np.cumsum([len(each.table) for each in rows]).tolist()
@@ -286,5 +328,22 @@ class Mixture:
             own.drop_cut,
             own.class_weights,
             chosen,
-            tuple(places.tolist()),
+            places,
+            tuple(Path(name).name for name in names),
         )
+
+    def _places(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Of each set in a block."""
+        rates = mixing_rates(sizes, self.weights or [1.0] * len(sizes), self.temperature, self.limit)
+        return tuple(places_of(rates).tolist())
+
+
+def _of_part(statistic: Statistic, mine: Bool[np.ndarray, " n"]) -> Statistic:
+    """The statistic of the examples of one set as a function of numbers of the examples of all."""
+    place = np.cumsum(mine) - 1
+
+    def of_all(numbers: Numbers) -> float:
+        drawn = numbers[mine[numbers]]
+        return statistic(place[drawn if len(drawn) else np.flatnonzero(mine)])
+
+    return of_all

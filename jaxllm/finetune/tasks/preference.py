@@ -27,7 +27,7 @@ from jaxllm.finetune.adapted import unadapted
 from jaxllm.finetune.tasks.instruction import asked, chat_fingerprint, conversation
 from jaxllm.finetune.tasks.language import check_decoder, next_tokens
 from jaxllm.finetune.tasks.preference_loss import Answers, Kind, preferences
-from jaxllm.finetune.tasks.reference import REFERENCE, model_without, params_fingerprint, with_reference
+from jaxllm.finetune.tasks.reference import REFERENCE, model_without, params_fingerprint, what_changes, with_reference
 from jaxllm.finetune.tasks.target_probs import target_probs
 from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict, check_loss, open_rows, record_of, run_stack, task_data
 from jaxllm.finetune.tasks.turns import Template, encode_turns, template_of
@@ -120,6 +120,10 @@ class PreferenceTuning:
     def tokens(self, data: AnyDataConfig) -> int:
         return 1
 
+    def compares(self, model: Any) -> bool:
+        """Whether the rows must bring the reference along: it cannot be had by leaving the model's method out."""
+        return self.kind != "orpo" and what_changes(model) is not None
+
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData)
         for name in ("messages", "chosen", "rejected"):
@@ -167,26 +171,40 @@ class PreferenceTuning:
         params = jax.lax.stop_gradient(params)
         return read_answers(model_without(model), params, batch, None, config.chunk, False)[0].log_probs
 
+    def make_reference(self, model: Any, config: LossConfig) -> Predict:
+        """What the model without its method says of the answers, as `reference`; the sums hold the number of pairs only."""
+        plain = unadapted(model)
+
+        def predict(params: Any, batch: DeviceBatch) -> tuple[LossSums, dict[str, Array]]:
+            answers = read_answers(plain, params, batch, None, config.chunk, False)[0]
+            pairs = jnp.sum(jnp.all(answers.tokens > 0, axis=1).astype(jnp.float32))
+            found = {"items": jnp.max(batch["items"], axis=1), REFERENCE: answers.log_probs}
+            return LossSums.zeros()._replace(weight=pairs), found
+
+        return predict
+
+    def reference_name(self, model: Any, params: Any) -> str:
+        """The same exactly when the reference says the same."""
+        plain = unadapted(model)
+        return f"{plain.config!r} {params_fingerprint(plain, params)}"
+
     def referenced(self, rows: ExampleRows, model: Any, params: Any, config: LossConfig, *, batch_size: int = 8) -> ExampleRows:
         """The same examples with what the model says of them as it is now; computed once, then kept on disk.
 
         Args:
           params: the model's before it learns, those of a method among them or not.
         """
-        plain = unadapted(model)
-
-        @jax.jit
-        def read(params: Any, batch: DeviceBatch) -> tuple[Array, Array]:
-            return jnp.max(batch["items"], axis=1), read_answers(plain, params, batch, None, config.chunk, False)[0].log_probs
+        read = jax.jit(self.make_reference(model, config))
 
         def compute() -> Float[np.ndarray, "items 2"]:
             values = np.zeros((len(rows.table), 2), np.float32)
             for batch in eval_batches(rows, batch_size=batch_size):
-                items, found = jax.device_get(read(params, batch))
-                values[items[items > 0] - 1] = found[items > 0]
+                found = jax.device_get(read(params, batch)[1])
+                there = found["items"] > 0
+                values[found["items"][there] - 1] = found[REFERENCE][there]
             return values
 
-        return with_reference(rows, f"{plain.config!r} {params_fingerprint(plain, params)}", compute)
+        return with_reference(rows, self.reference_name(model, params), compute)
 
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
         chosen, rejected = found["rewards"].astype(np.float64).T

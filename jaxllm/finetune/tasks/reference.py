@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt32
 
 from jaxllm.data.example_rows import ExampleRows
@@ -24,26 +26,41 @@ REFERENCE = "reference"
 """The array of a batch that holds what the reference gives the two answers of each pair, [B, 2]."""
 
 
+def what_changes(model: Any) -> str | None:
+    """Why the model without its method is not what it was at first; None where it is: nothing but the method's own parameters
+    learns."""
+    plain, method = unadapted(model), getattr(model, "method", None)
+    if method is None:
+        return "no method adds parameters that could be left out"
+    leaves = tuple(f"/{one.leaf}/" for one in kinds(method) if one.leaf is not None)
+    own = [path for path in paths(abstract_params(model)[0]) if any(leaf in f"/{path}" for leaf in leaves)]
+    others = [path for path in paths(abstract_params(plain)[0]) if method.learns(path)]
+    output = [path for path in own if path.startswith("unembed/")]  # worked into the output matrix before the loss sees it
+    return f"{(others or output)[0]} changes" if others or output else None
+
+
 def model_without(model: Any) -> Model:
-    """The model without its method, where that is what it was at first: nothing but the method's own parameters learns.
+    """The model without its method, where that is what it was at first.
 
     Raises:
       ValueError: it is not, so the reference must be computed before training.
     """
-    plain, method = unadapted(model), getattr(model, "method", None)
-    reason = "no method adds parameters that could be left out"
-    if method is not None:
-        leaves = tuple(f"/{one.leaf}/" for one in kinds(method) if one.leaf is not None)
-        own = [path for path in paths(abstract_params(model)[0]) if any(leaf in f"/{path}" for leaf in leaves)]
-        others = [path for path in paths(abstract_params(plain)[0]) if method.learns(path)]
-        output = [path for path in own if path.startswith("unembed/")]  # worked into the output matrix before the loss sees it
-        if not others and not output:
-            return plain
-        reason = f"{(others or output)[0]} changes"
+    if (reason := what_changes(model)) is None:
+        return unadapted(model)
     raise ValueError(
         f"preferences are learned against the model as it was, which cannot be had by leaving a method out: {reason}; give the "
         "rows the reference's log-probabilities, computed once (PreferenceTuning.referenced), or use objective.kind='orpo'"
     )
+
+
+def has_reference(rows: ExampleRows, name: str) -> bool:
+    """Whether this machine has kept what the reference gives these examples."""
+    return _folder(rows, name).is_dir()
+
+
+def _folder(rows: ExampleRows, name: str) -> Path:
+    key = hashlib.sha256(f"{REFERENCE} {rows.table.fingerprint} {name}".encode()).hexdigest()[:24]
+    return cache_dir() / "examples" / key
 
 
 def with_reference(rows: ExampleRows, name: str, compute: Callable[[], Float[np.ndarray, "items 2"]]) -> ExampleRows:
@@ -52,8 +69,7 @@ def with_reference(rows: ExampleRows, name: str, compute: Callable[[], Float[np.
     Args:
       name: the same exactly when `compute` gives the same; then it is called once, and its numbers are kept on disk.
     """
-    key = hashlib.sha256(f"{REFERENCE} {rows.table.fingerprint} {name}".encode()).hexdigest()[:24]
-    folder, given = cache_dir() / "examples" / key, rows.table.folder
+    folder, given = _folder(rows, name), rows.table.folder
     if not folder.is_dir():
         values = compute().astype(np.float32)
 
@@ -83,6 +99,8 @@ def params_fingerprint(model: Model, params: Any) -> str:
         )
         return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
 
-    sums = jax.device_get(jax.jit(lambda tree: jax.tree.map(of, tree))(params))
+    placed = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    everywhere = NamedSharding(placed.mesh, PartitionSpec()) if isinstance(placed, NamedSharding) else None
+    sums = jax.device_get(jax.jit(lambda tree: jax.tree.map(of, tree), out_shardings=everywhere)(params))
     named = {jax.tree_util.keystr(path): int(value) for path, value in jax.tree_util.tree_leaves_with_path(sums)}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()

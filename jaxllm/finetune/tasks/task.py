@@ -1,4 +1,10 @@
-"""What every task offers: an objective over labelled examples that says how to read a pretrained model, and how good it is."""
+"""What every task offers: an objective over labelled examples that says how to read a pretrained model, and how good it is.
+
+Some offer more, which is asked for where it is there: `fields_for(model, data)`, the arrays of a batch where they depend on the
+model; `metrics_of(data)`, metrics whose names depend on the data; and those that compare with the model as it was
+`compares(model)`, whether the rows must bring along what that says, `make_reference` and `reference_name`, as
+`PreferenceTuning` has them.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -150,9 +156,13 @@ def record_of(rows: ExampleRows, item: int) -> dict[str, Any]:
 
 
 def tell_cut(rows: ExampleRows) -> str | None:
-    """How many examples were too long, in words; None where none was."""
-    count = int(rows.table.cut.sum())
-    if not count:
-        return None
-    done = "left out" if rows.drop_cut and rows.seed is not None else "cut"
-    return f"{rows.records.split}: {count:,} of {len(rows.table):,} examples are longer than {rows.row_len} tokens and {done}"
+    """How many examples were too long, and how many had nothing to learn left, in words; None where none was."""
+    count, total = int(rows.table.cut.sum()), len(rows.records)
+    empty = total - len(np.unique(rows.table.records))
+    told = []
+    if count:
+        done = "left out" if rows.drop_cut and rows.seed is not None else "cut"
+        told.append(f"{count:,} of {len(rows.table):,} examples are longer than {rows.row_len} tokens and {done}")
+    if empty:
+        told.append(f"{empty:,} of {total:,} records are left out, with nothing to learn in their first {rows.row_len} tokens")
+    return f"{rows.records.split}: {'; '.join(told)}" if told else None

@@ -177,6 +177,19 @@ class TextToText:
         """Of a decoder alone; behind an encoder its arrays have names of their own, and lengths that follow from each batch."""
         return decoder_fields("TextToText", data)
 
+    def fields_for(self, model: ModelConfig, data: AnyDataConfig) -> dict[str, Field]:
+        """Likewise of any model, as wide as its texts may be."""
+        if not isinstance(model, EncoderDecoderConfig):
+            return self.fields(data)
+        config = task_data("TextToText", data)
+        read, written = (config.seq_len,), (self._target_len(config, model),)
+        names = ("tokens", "targets", "positions", "segment_ids")
+        return {
+            **{name: Field(read) for name in names if name != "targets"},
+            **{f"{DECODER}{name}": Field(written) for name in names},
+            f"{DECODER}loss_weights": Field(written, np.float32),
+        }
+
     def tokens(self, data: AnyDataConfig) -> int:
         return 1
 

@@ -11,6 +11,7 @@ from jax import Array
 from jaxllm.data import TaskData, Tokenizer
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
+from jaxllm.evaluate.class_report import ClassReport, entity_report
 from jaxllm.evaluate.metrics import Scores, entity_scores
 from jaxllm.finetune.tasks.classification import SHOWN
 from jaxllm.finetune.tasks.encode import around, encode_words
@@ -154,6 +155,11 @@ class TokenClassification:
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
         told = self._sentences(found, rows, data)
         return Scores(len(told), entity_scores([tags for _, tags, _ in told], [labels for _, _, labels in told]))
+
+    def report(self, found: Found, rows: ExampleRows, data: TaskData) -> ClassReport:
+        """By kind of entity."""
+        told = self._sentences(found, rows, data)
+        return entity_report([tags for _, tags, _ in told], [labels for _, _, labels in told])
 
     def show(self, found: Found, rows: ExampleRows, data: TaskData) -> str:
         """The first texts, each word that has a label or was given one with both."""

@@ -23,6 +23,7 @@ from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.data.rows import Batch, Share
 from jaxllm.data.shuffle import random_order
+from jaxllm.evaluate.class_report import ClassReport, class_report
 from jaxllm.evaluate.metrics import Scores, class_scores
 from jaxllm.finetune.tasks.classification import SHOWN, first_text
 from jaxllm.finetune.tasks.encode import around
@@ -277,6 +278,10 @@ class PromptClassification:
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
         logits = found["logits"]
         return Scores(len(logits), class_scores(found["targets"], logits.argmax(axis=1), logits.shape[1]))
+
+    def report(self, found: Found, rows: ExampleRows, data: TaskData) -> ClassReport:
+        """By class."""
+        return class_report(found["targets"], found["logits"].argmax(axis=1), self.names(data))
 
     def show(self, found: Found, rows: ExampleRows, data: TaskData) -> str:
         """The first texts, each with the class that was found, and where it is another, its own."""

@@ -16,7 +16,7 @@ from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.turns import encode_turns
 from jaxllm.models import Transformer
 from jaxllm.recipe import load
-from jaxllm.recipe.assemble import by_item
+from jaxllm.recipe.job import by_item
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import (
     chat,

@@ -103,10 +103,22 @@ def test_weight_and_temperature_change_the_shares(folder):
         assert counts[name] == pytest.approx(0.5, abs=0.05)
 
 
-def test_evaluations_are_on_the_own_set(folder):
-    data = opened(folder, "chats")
-    own, found = (task.rows(data, MODEL, "validation", seed=None) for task in (InstructionTuning(), mixed(folder)))
-    assert found.fingerprint == own.fingerprint
+def test_evaluations_are_on_all_sets_and_on_each(folder):
+    """Scores of each set are those of that set alone, also of examples drawn for an interval."""
+    data, mixture = opened(folder, "chats"), mixed(folder)
+    rows = mixture.rows(data, MODEL, "validation", seed=None)
+    assert rows.rows_per_epoch == 11 and rows.names == ("chats", "short")
+    items, random = np.repeat(np.arange(11), 3), np.random.default_rng(0)
+    found = {"items": items, "log_probs": -random.random(33), "best": random.random(33) < 0.5}
+    scores = mixture.score(found, rows, data)
+    parts = [{name: values[there] for name, values in found.items()} for there in (items < 6, items >= 6)]
+    whole, own, other = (InstructionTuning().score(each, rows, data).values() for each in (found, *parts))
+    assert scores.values() == whole | {f"chats/{k}": v for k, v in own.items()} | {f"short/{k}": v for k, v in other.items()}
+    assert list(scores.values()) == list(mixture.metrics_of(data.config))
+    drawn = np.array([10, 0, 7, 7, 3])
+    alone = InstructionTuning().score(parts[1], rows, data).statistics["perplexity"]
+    assert scores.statistics["short/perplexity"](drawn) == alone(np.array([4, 1, 1]))
+    assert scores.count == 11 and mixed(folder, others=("short",)).rows(data, MODEL, "validation", seed=3).seed == 3
 
 
 def test_refusals(folder):

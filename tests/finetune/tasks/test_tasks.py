@@ -11,7 +11,7 @@ from jaxllm.data import TaskDataConfig
 from jaxllm.data.rows import Share
 from jaxllm.finetune.tasks import Labels, Regression, TextClassification, TokenClassification
 from jaxllm.models import HeadConfig, TransformerConfig, init_params, make_model
-from jaxllm.recipe.assemble import by_item
+from jaxllm.recipe.job import by_item
 from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, use_mesh
 from jaxllm.training import LossConfig

@@ -11,7 +11,7 @@ from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.text_to_text import TextToText, fitted
 from jaxllm.finetune.tasks.written import Written, bleu, rouge_l
 from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, HeadConfig, Transformer
-from jaxllm.recipe.assemble import by_item
+from jaxllm.recipe.job import by_item
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, logits_of, opened, parameters, reference_log_probs, tokenizer, write_sets
 from tests.models.programs import compiled

@@ -9,7 +9,7 @@ from jaxllm.data.rows import Share
 from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.verbalizer import PromptClassification, filled
 from jaxllm.models import HeadConfig, Transformer
-from jaxllm.recipe.assemble import by_item
+from jaxllm.recipe.job import by_item
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, logits_of
 from tests.models.programs import compiled, parameters

