@@ -33,6 +33,6 @@ def config() -> Recipe:
             schedule=ScheduleConfig(kind="linear", warmup_steps=30, final_fraction=0.0),
         ),
         mesh=MeshConfig(data=1),  # of so small a batch a second copy of the optimizer costs more time than it saves
-        evaluate=EvaluateConfig(every=100, batches=10, batch_size=64, metric="f1"),
+        evaluate=EvaluateConfig(every=100, batch_size=64, metric="f1"),
         checkpoint=CheckpointConfig(every=100),
     )

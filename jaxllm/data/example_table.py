@@ -132,6 +132,15 @@ def encode_records(records: Records, encode: Encode) -> ExampleTable:
     return ExampleTable(folder)
 
 
+def _columns(record: dict[str, Any]) -> list[str]:
+    """The names of what a record holds, such as "answers.text"."""
+    return [
+        name if inner is None else f"{name}.{inner}"
+        for name, value in record.items()
+        for inner in (value if isinstance(value, dict) and value else (None,))
+    ]
+
+
 def _write(records: Records, encode: Encode, folder: Path) -> None:
     if len(records) >= _SAY_FROM:
         print(f"encoding the {len(records):,} examples of {records.split}, once for all runs", file=sys.stderr, flush=True)
@@ -142,6 +151,11 @@ def _write(records: Records, encode: Encode, folder: Path) -> None:
             found = encode(record)
         except ValueError as error:
             raise ValueError(f"{records.describe(number)}: {error}") from None
+        except KeyError as error:
+            raise ValueError(
+                f"{records.describe(number)}: a record must have {error}: it has {', '.join(_columns(record))}; name another "
+                "feature in `data`, or build the set with it"
+            ) from error
         items += found
         owners += [number] * len(found)
     if not items:

@@ -44,9 +44,11 @@ class AdaLoRA(Defaults):
     exclude: tuple[str, ...] = ()
     """Projections that are left alone though `targets` means them."""
     tinit: int | None = None
-    """Steps before the first rank is taken away. By default a tenth of the run."""
+    """Steps before the first rank is taken away. By default a tenth of all."""
     tfinal: int | None = None
-    """Steps at the end in which ranks stay as they are, at least the last one. By default a third of the run."""
+    """Steps at the end in which ranks stay as they are, at least the last one. By default a third of all."""
+    total_steps: int | None = None
+    """Steps of the schedule. By default the run's when it starts."""
     delta_t: int = 1
     """Steps from one choice of ranks to the next."""
     beta1: float = 0.85
@@ -68,8 +70,9 @@ class AdaLoRA(Defaults):
         for name in ("beta1", "beta2"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"method.{name} must be in (0, 1): got {getattr(self, name)}")
-        if self.delta_t < 1:
-            raise ValueError(f"method.delta_t must be at least 1: got {self.delta_t}")
+        for name in ("delta_t", "total_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"method.{name} must be at least 1: got {getattr(self, name)}")
         if self.orth_reg_weight < 0:
             raise ValueError(f"method.orth_reg_weight must be at least 0: got {self.orth_reg_weight}")
 
@@ -133,11 +136,12 @@ class AdaLoRA(Defaults):
         return self.orth_reg_weight * sum((jnp.sum(norm) for norm in norms), jnp.zeros(())) / count
 
     def allocation(self, steps: int) -> Allocation:
-        """When ranks are chosen in a run of `steps` steps.
+        """When ranks are chosen, in a run of `steps` steps where `total_steps` does not say.
 
         Raises:
           ValueError: no step is left between the first steps and the last.
         """
+        steps = self.total_steps or steps
         tinit = steps // 10 if self.tinit is None else self.tinit
         tfinal = max(1, steps // 3 if self.tfinal is None else self.tfinal)
         if tinit + tfinal >= steps:

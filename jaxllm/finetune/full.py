@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxllm.finetune.method import HEADS, Defaults, listed
-from jaxllm.models import ModelConfig
+from jaxllm.models import ModelConfig, abstract_params, make_model, paths
 
 
 class _Own(Defaults):
@@ -24,15 +24,25 @@ class Full(_Own):
 
 @dataclass(frozen=True, kw_only=True)
 class Freeze(_Own):
-    """Parameters whose path matches a pattern stay as they are; the others learn."""
+    """Parameters whose path, in a stack of blocks, matches a pattern stay as they are; the others learn."""
 
     patterns: tuple[str, ...] = (
-        "embed/*", "position", "position/*", "token_type/*", "patch/*", "class_token", "distillation_token", "layers/*",
+        "embed/*", "embed_norm/*", "position", "position/*", "token_type/*", "relative_bias", "patch/*", "class_token",
+        "distillation_token", "layers/*",
     )  # fmt: skip
-    """Paths, * for any text: "*/embed/table". By default all but norms behind the blocks and heads."""
+    """Paths, * for any text: "layers/ffw/*", which means encoder and decoder, or "encoder/*". By default all but norms behind
+    the blocks and heads."""
+
+    def check(self, model: ModelConfig) -> None:
+        if all(self.learns(path) for path in _paths(model)):
+            raise ValueError(
+                f"method.patterns must freeze parameters of this model: {', '.join(self.patterns) or 'no pattern'} matches "
+                "none of its paths; take Full to train all"
+            )
 
     def learns(self, path: str) -> bool:
-        return not listed(path, self.patterns)
+        stack = path.removeprefix("encoder/").removeprefix("decoder/")
+        return not (listed(path, self.patterns) or listed(stack, self.patterns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +53,12 @@ class BitFit(_Own):
     """Paths of other parameters that learn, * for any text."""
 
     def check(self, model: ModelConfig) -> None:
-        if not _has_biases(model):
-            raise ValueError("method BitFit needs a model with biases: this one has none; take LoRA or IA3")
+        if not any(path.endswith("/bias") and "layers" in path.split("/") for path in _paths(model)):
+            raise ValueError("method BitFit needs a model with biases in its layers: this one has none; take LoRA or IA3")
 
     def learns(self, path: str) -> bool:
         return path.endswith("/bias") or listed(path, self.also)
 
 
-def _has_biases(model: ModelConfig) -> bool:
-    stacks = [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)] or [model]
-    return any(stack.bias or stack.qkv_bias or stack.norm == "layer_norm" for stack in stacks)  # type: ignore[union-attr]
+def _paths(model: ModelConfig) -> tuple[str, ...]:
+    return tuple(paths(abstract_params(make_model(model))[0]))

@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxllm.finetune.low_rank import kernel_axes
 from jaxllm.finetune.method import HEADS, Defaults, listed
-from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, matches, transform
+from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, matches, prepared_heads, transform
 from jaxllm.models import ModelConfig
 from jaxllm.models.layers import Project
 from jaxllm.sharding import shard
@@ -67,6 +67,9 @@ class IA3(Defaults):
             return call(x * beside(computed(own["input"], contracted, x.dtype), len(contracted), x))
         y = shard(call(x), *module.out)
         return y * beside(computed(own["output"], produced, y.dtype), len(produced), y)
+
+    def prepare(self, params: Any) -> Any:
+        return prepared_heads(params, "ia3", _merge_module)
 
     def merge(self, params: Any) -> Any:
         return transform(params, "ia3", _merge_module)

@@ -26,7 +26,18 @@ from jaxtyping import Float
 
 from jaxllm.finetune.low_rank import added, column_norms, delta, dropped, kernel_axes, low_rank, singular
 from jaxllm.finetune.method import HEADS, Defaults, listed
-from jaxllm.finetune.targets import EVERY, Target, begun, beside, by_layer, computed, find_targets, matches, transform
+from jaxllm.finetune.targets import (
+    EVERY,
+    Target,
+    begun,
+    beside,
+    by_layer,
+    computed,
+    find_targets,
+    matches,
+    prepared_heads,
+    transform,
+)
 from jaxllm.models import EncoderDecoderConfig, ModelConfig
 from jaxllm.models.layers import Embed
 from jaxllm.training import scale_by_path
@@ -90,7 +101,9 @@ class LoRA(Defaults):
 
     def check(self, model: ModelConfig) -> None:
         shared = isinstance(model, EncoderDecoderConfig) and model.share_embeddings
-        if shared and any(pattern != EVERY and matches("encoder/embed", pattern) for pattern in self.targets):
+        targets = tuple(pattern for pattern in self.targets if pattern != EVERY)
+        tables = [path for path in ("encoder/embed", "decoder/embed") if not _means(self.exclude, path)]
+        if shared and any(_means(targets, path) for path in tables):
             raise ValueError(
                 "method.targets must not mean an embedding that encoder and decoder share: exclude 'embed', or make it learn "
                 "whole by method.also"
@@ -165,7 +178,7 @@ class LoRA(Defaults):
         given = dropped(module, x, self.dropout, key)
         y, more = call(x), low_rank(module, own, given)
         if "magnitude" in own:
-            return _scaled(module, own, y, y if given is x else call(given), more)
+            return _scaled(module, own, y, y if given is x else _alone(module, given), more)
         if "bias" in own:
             outputs = kernel_axes(module)[1]
             bias = computed(own["bias"], outputs, y.dtype)
@@ -196,13 +209,17 @@ def _means(patterns: tuple[str, ...], module: str) -> bool:
 
 
 def prepared(params: Any, leaf: str, change: Callable[[Any, Any, int], Any]) -> Any:
-    """The parameters with a method's own worked into each output matrix."""
-    if not isinstance(params, dict):
-        return params
-    changed = {name: value if name == "layers" else prepared(value, leaf, change) for name, value in params.items()}
-    if leaf in changed.get("unembed", {}):
-        changed["unembed"] = transform(changed["unembed"], leaf, change)
-    return changed
+    """The parameters with a method's own worked into each output matrix, as `change` does, and each task's head."""
+
+    def outputs(params: Any) -> Any:
+        if not isinstance(params, dict):
+            return params
+        changed = {name: value if name == "layers" else outputs(value) for name, value in params.items()}
+        if leaf in changed.get("unembed", {}):
+            changed["unembed"] = transform(changed["unembed"], leaf, change)
+        return changed
+
+    return prepared_heads(outputs(params), leaf, merge_module)
 
 
 def _add_output(module: Any, own: Any, leading: int) -> Any:
@@ -221,6 +238,12 @@ def whole_product(own: Any, more_inputs: int) -> Any:
         "a": jnp.concatenate([own["a"], own["initial_a"]], axis=-1),
         "b": jnp.concatenate([own["b"], -own["initial_b"]], axis=place),
     }
+
+
+def _alone(module: nn.Module, x: Array) -> Array:
+    """What a projection gives by itself, a second time: one that is bound may make its parameters only once."""
+    params = {name: value for name, value in module.variables["params"].items() if name in ("kernel", "bias")}
+    return module.clone(parent=None, name=None).apply({"params": params}, x)  # type: ignore[return-value]
 
 
 def _scaled(module: nn.Module, own: Any, y: Array, base: Array, more: Array) -> Array:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import jax
 import optax
 from flax import linen as nn
 from jax import Array
@@ -75,8 +74,8 @@ class Method(Protocol):
         ...
 
     def prepare(self, params: Params) -> Params:
-        """The parameters as they are computed with: the output matrix, by which no module multiplies, has what the method adds
-        to it worked in, so that gradients pass."""
+        """The parameters as they are computed with: the output matrix and the head of a task, by which a loss multiplies
+        outside of the modules, have what the method adds to them worked in, so that gradients pass."""
         ...
 
     def penalty(self, params: Params) -> Array | None:
@@ -141,7 +140,3 @@ def wrapped(method: Method, steps: int) -> Callable[[optax.GradientTransformatio
 def listed(path: str, patterns: Sequence[str]) -> bool:
     """Whether a path matches one of the patterns, * for any text."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)
-
-
-def is_array(node: Any) -> bool:
-    return isinstance(node, jax.Array | jax.ShapeDtypeStruct)

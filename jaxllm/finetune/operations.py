@@ -17,7 +17,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import ArrayLike, Int
 
 from jaxllm.finetune.adapted import begin_params, kinds, unadapted
@@ -25,7 +27,7 @@ from jaxllm.finetune.lora import LoRA, whole_product
 from jaxllm.finetune.low_rank import delta, singular
 from jaxllm.finetune.method import Method
 from jaxllm.finetune.targets import joined, nested
-from jaxllm.models import Model, Transformer, TransformerConfig, overlay, partition, path_of
+from jaxllm.models import EncoderDecoder, Model, Transformer, TransformerConfig, overlay, partition, path_of
 from jaxllm.models.partition import paths
 
 
@@ -36,6 +38,8 @@ class Merged(NamedTuple):
     params: Any
     replaced: Any
     """The base model's parameters that merging has changed, as they were."""
+    added: tuple[str, ...] = ()
+    """Paths of parameters that the base model has not."""
 
 
 def take_adapter(method: Method, params: Any) -> Any:
@@ -70,28 +74,39 @@ def merge(model: Model, params: Any) -> Merged:
     if plain is model:
         return Merged(model, params, {})
     method: Method = model.method  # type: ignore[union-attr]
-    if isinstance(plain, Transformer) and _reads_otherwise(plain.config, params):
-        own = params.get("unembed", {}) | {"kernel": jnp.swapaxes(params["embed"]["table"], 0, 1)}
-        params = params | {"unembed": own}
-        plain = Transformer(dataclasses.replace(plain.config, tie_embeddings=False))
-    changed = params
+    plain, changed = _untied(plain, params)
     for one in kinds(method):
         changed = one.merge(changed)
         if changed is None:
             raise ValueError(f"method {type(one).__name__} cannot be merged into its base model: go on with the adapter")
     before = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
     after = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(changed)}
+    added = tuple(path for path in after if path not in before)
     replaced = partition(params, lambda path: path in after and after[path] is not before[path])[0]
-    return Merged(plain, changed, replaced)
+    return Merged(plain, changed, replaced, added)
 
 
 def unmerge(merged: Merged) -> Any:
     """The base model's parameters as they were before `merge`, bit by bit."""
-    return overlay(merged.params, merged.replaced)
+    return partition(overlay(merged.params, merged.replaced), lambda path: path not in merged.added)[0]
 
 
-def _reads_otherwise(config: TransformerConfig, params: Any) -> bool:
-    return config.head.kind == "vocabulary" and config.tie_embeddings and "lora" in params["embed"]
+def _untied(model: Model, params: Any) -> tuple[Model, Any]:
+    """The model whose output matrix has numbers of its own, those of the table, where merging changes the table."""
+    if isinstance(model, EncoderDecoder) and not model.config.share_embeddings:
+        config, own = _untied_stack(model.config.decoder, params["decoder"])
+        return EncoderDecoder(dataclasses.replace(model.config, decoder=config)), {**params, "decoder": own}
+    if isinstance(model, Transformer):
+        config, own = _untied_stack(model.config, params)
+        return Transformer(config), own
+    return model, params
+
+
+def _untied_stack(config: TransformerConfig, params: Any) -> tuple[TransformerConfig, Any]:
+    if config.head.kind != "vocabulary" or not config.tie_embeddings or "lora" not in params["embed"]:
+        return config, params
+    own = params.get("unembed", {}) | {"kernel": jnp.swapaxes(params["embed"]["table"], 0, 1)}
+    return dataclasses.replace(config, tie_embeddings=False), {**params, "unembed": own}
 
 
 def stack_adapters(adapters: Sequence[Any]) -> Any:
@@ -99,7 +114,8 @@ def stack_adapters(adapters: Sequence[Any]) -> Any:
     zeros.
 
     Raises:
-      ValueError: adapters that change different modules, or that have parameters of the model itself, which stay those of all.
+      ValueError: adapters that change different modules, that have parameters of the model itself, which stay those of all, or
+        virtual tokens of another number or still made by a network.
     """
     trees = [{path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in adapters]
     for tree in trees:
@@ -107,7 +123,17 @@ def stack_adapters(adapters: Sequence[Any]) -> Any:
             apart = sorted(tree.keys() ^ trees[0].keys())
             raise ValueError(f"adapters of one batch must change the same modules: {apart[0]} is in some only")
 
-    _refuse_whole(adapters, "adapters of one batch")
+    _refuse_whole(adapters, "adapters of one batch", _BY_ROW)
+    made = [path for path in trees[0] if {"prefix", "prompt"} & set(path.split("/"))]
+    for path in made:
+        if not path.endswith(("prefix/keys", "prefix/values", "prompt/table")):
+            raise ValueError(
+                f"adapters of one batch must have their virtual tokens themselves: {path} is of the network that makes them; "
+                "take the adapter of method.settle(params)"
+            )
+        counts = {tree[path].shape for tree in trees}
+        if len(counts) > 1:
+            raise ValueError(f"adapters of one batch must have as many virtual tokens: got {sorted(counts)} for {path}")
 
     def stacked(keys: Any, first: Array) -> Array:
         path = path_of(keys)
@@ -120,17 +146,29 @@ def stack_adapters(adapters: Sequence[Any]) -> Any:
 
 def with_rows(base: Any, stacked: Any, rows: Int[ArrayLike, " B"]) -> Any:
     """Parameters for a batch whose row i has adapter rows[i] of `stack_adapters`, for the adapted model as it is. `rows` may be
-    an argument of the compiled program: other rows need no other program.
+    an argument of the compiled program: other rows need no other program, and a number that is not there is then the nearest.
 
     Raises:
-      ValueError: the output matrix is adapted, which all rows share.
+      ValueError: the output matrix or the head of a task is adapted, which all rows share; or numbers that are known when this
+        is called, and are of no adapter.
     """
-    if any("unembed" in path.split("/") for path in paths(stacked)):
-        raise ValueError("adapters of one batch must leave the output matrix alone, which all rows share: exclude 'unembed'")
-    index = jnp.asarray(rows, jnp.int32)
-    return overlay(
-        base, jax.tree_util.tree_map_with_path(lambda keys, leaf: jnp.take(leaf, index, axis=_place(path_of(keys))), stacked)
-    )
+    if any({"unembed", "head"} & set(path.split("/")) for path in paths(stacked)):
+        raise ValueError(
+            "adapters of one batch must leave the output matrix and the head alone, which all rows share: exclude 'unembed' "
+            "and 'head/*'"
+        )
+    index, leaves = jnp.asarray(rows, jnp.int32), jax.tree_util.tree_leaves_with_path(stacked)
+    if leaves and not isinstance(index, Tracer):
+        keys, leaf = leaves[0]
+        last = leaf.shape[_place(path_of(keys))] - 1
+        wrong = [row for row in np.asarray(index).tolist() if not 0 <= row <= last]
+        if wrong:
+            raise ValueError(f"rows must be in 0..{last}, the adapters that were stacked: got {wrong[0]}")
+
+    def taken(keys: Any, leaf: Array) -> Array:
+        return jnp.take(leaf, index, axis=_place(path_of(keys)), mode="clip")
+
+    return overlay(base, jax.tree_util.tree_map_with_path(taken, stacked))
 
 
 def combine(
@@ -159,7 +197,7 @@ def combine(
         if other.keys() != modules[0].keys():
             apart = sorted(other.keys() ^ modules[0].keys())
             raise ValueError(f"adapters to combine must change the same modules: {apart[0]} is in some only")
-    _refuse_whole(adapters, "adapters to combine")
+    _refuse_whole(adapters, "adapters to combine", {"lora"})
     combined = {path: _combined(path, [_plain(tree[path]) for tree in modules], weights, kind, rank) for path in modules[0]}
     widest = max(own["a"].shape[-1] for own in combined.values())
     found = joined([nested(f"{path}/lora", _widened(own, widest)) for path, own in combined.items()])
@@ -196,12 +234,12 @@ def _combined(path: str, owns: Sequence[Any], weights: Sequence[float], kind: st
     return {"a": u[..., :, :width].reshape(shapes[0]), "b": b.reshape(shapes[1]), "scale": scale}
 
 
-_BY_ROW = {"lora", "adalora", "ia3", "adapter", "vera"}
+_BY_ROW = {"lora", "adalora", "ia3", "adapter", "vera", "prefix", "prompt"}
 """Names of methods' parameters of which each row of a batch may have its own."""
 
 
-def _refuse_whole(adapters: Sequence[Any], what: str) -> None:
-    whole = [path for tree in adapters for path in paths(tree) if not _BY_ROW & set(path.split("/"))]
+def _refuse_whole(adapters: Sequence[Any], what: str, leaves: set[str]) -> None:
+    whole = [path for tree in adapters for path in paths(tree) if not leaves & set(path.split("/"))]
     if whole:
         raise ValueError(
             f"{what} must leave the model's own parameters alone: {whole[0]} has learnt; train with method.also=()"
@@ -228,7 +266,7 @@ def _is_own(method: Method, path: str) -> bool:
 
 def _place(path: str) -> int:
     """Of the axis over adapters, or rows."""
-    return 1 if "layers" in path.split("/") else 0
+    return 1 if {"layers", "prefix"} & set(path.split("/")) else 0
 
 
 def _plain(own: Any) -> Any:

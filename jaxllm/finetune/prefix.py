@@ -18,7 +18,8 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float
 
-from jaxllm.finetune.soft import Soft, computed_keys_values, look_up_rows, named, sampled_ids, uniform, whole
+from jaxllm.finetune.soft import Soft, computed_keys_values, look_up_rows, named, sampled_ids, uniform
+from jaxllm.finetune.targets import whole
 from jaxllm.models import ModelConfig, TransformerConfig
 
 # L layers, R 1 or rows of a batch, K key/value heads, n virtual tokens, H head width, W width of their vectors, K H

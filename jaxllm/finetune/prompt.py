@@ -17,8 +17,10 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxllm.finetune.soft import Soft, arguments, computed_keys_values, look_up_rows, named, sampled_ids, whole
+from jaxllm.finetune.soft import Soft, arguments, computed_keys_values, look_up_rows, named, sampled_ids
+from jaxllm.finetune.targets import whole
 from jaxllm.models import EncoderDecoder, ModelConfig, Output, Transformer, TransformerConfig
+from jaxllm.models.head import LabelHead
 from jaxllm.models.layers import READ, RESIDUAL, Embed
 from jaxllm.sharding import shard
 
@@ -81,7 +83,7 @@ class Prompt(Soft):
         given["segment_ids"] = jnp.where(first, jnp.max(segment_ids, axis=1, keepdims=True), _behind(segment_ids, n))
         scale = config.embed_scale
         virtual = vectors.astype(config.compute_dtype) / jnp.asarray(1 if scale is None else scale, config.compute_dtype)
-        with nn.intercept_methods(partial(_embedding, virtual)):
+        with nn.intercept_methods(partial(_embedding, virtual)), nn.intercept_methods(partial(_head, n)):
             out = call(**given)
         is_part = isinstance(module.parent, EncoderDecoder)  # the decoder sees the virtual tokens, too
         return out if is_part else _of_text(config, out, segment_ids, n)
@@ -105,6 +107,16 @@ def _embedding(virtual: Float[Array, "R n D"], call: Callable, inputs: tuple, gi
     padded = jnp.pad(virtual, ((0, 0), (0, x.shape[1] - n), (0, 0)))
     first, rows = (jnp.broadcast_to(part, x.shape) for part in (_is_virtual(n, x.shape[1])[:, :, None], padded))
     return jnp.where(shard(first, *RESIDUAL), shard(rows, *RESIDUAL), shard(x, *RESIDUAL))
+
+
+def _head(count: int, call: Callable, inputs: tuple, given: dict[str, Any], context: Any) -> Any:
+    """Stands in for the head of labels: the mean of a text is over its own tokens."""
+    module = context.module
+    if context.method_name != "__call__" or not isinstance(module, LabelHead) or module.config.head.read != "mean":
+        return call(*inputs, **given)
+    hidden, segment_ids = inputs
+    segment_ids = shard(segment_ids, "batch", None)
+    return call(hidden, jnp.where(_is_virtual(count, segment_ids.shape[1]), 0, segment_ids), **given)
 
 
 def _of_text(config: TransformerConfig, out: Output, segment_ids: Int[Array, "B T"], count: int) -> Output:

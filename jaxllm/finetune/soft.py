@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
-from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from jaxllm.finetune.method import HEADS, Defaults, listed
+from jaxllm.finetune.targets import whole
 from jaxllm.models import (
     Cache,
     Encoded,
@@ -32,7 +32,7 @@ from jaxllm.models import (
 )
 from jaxllm.models.cache import EVERY
 from jaxllm.models.layers import take
-from jaxllm.sharding import Axes, reshard
+from jaxllm.sharding import Axes
 
 # B batch, R 1 or B, T time, L layers, K key/value heads, n virtual tokens, H head width, D residual width, V vocabulary
 
@@ -175,11 +175,6 @@ def look_up_rows(config: TransformerConfig, params: Any, ids: Sequence[int] | Ar
 def sampled_ids(params: Any, key: Array, count: int) -> Array:
     """Tokens drawn from the vocabulary."""
     return jax.random.randint(key, (count,), 0, params["embed"]["table"].shape[0])
-
-
-def whole(tree: Any) -> Any:
-    """Small arrays, all of each on every device."""
-    return jax.tree.map(lambda x: reshard(x, PartitionSpec(*[None] * x.ndim)), tree)
 
 
 def uniform(key: Array, shape: tuple[int, ...], inputs: int) -> Array:

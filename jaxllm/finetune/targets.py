@@ -228,6 +228,22 @@ def begun(targets: Sequence[Target], leaf: str, make: Any, key: Array) -> tuple[
     return joined([values for values, _ in made]), joined([names for _, names in made])
 
 
+def prepared_heads(params: Any, leaf: str, change: Callable[[Any, Any, int], Any]) -> Any:
+    """The parameters with a method's own worked into each task's head: a loss reads labels from hidden states outside of the
+    modules, so nothing is dropped there. `change` as `transform` has it; both are whole on every device."""
+    if not isinstance(params, dict):
+        return params
+    changed = {name: value if name == "layers" else prepared_heads(value, leaf, change) for name, value in params.items()}
+    if "head" in changed:
+        changed["head"] = transform(changed["head"], leaf, lambda *given: change(whole(given[0]), whole(given[1]), given[2]))
+    return changed
+
+
+def whole(tree: Any) -> Any:
+    """Small arrays, all of each on every device."""
+    return jax.tree.map(lambda x: reshard(x, PartitionSpec(*[None] * x.ndim)), tree)
+
+
 def transform(params: Any, leaf: str, change: Callable[[Any, Any, int], Any], leading: int = 0) -> Any:
     """The parameters without a method's own, the others of each module that had them changed: `change(module, own, leading)`,
     where `leading` dimensions of each array count layers."""

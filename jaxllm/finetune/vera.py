@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxllm.finetune.low_rank import dropped, flat, kernel_axes, narrow, widen
 from jaxllm.finetune.method import HEADS, Defaults, listed
-from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, transform
+from jaxllm.finetune.targets import Target, begun, beside, computed, find_targets, prepared_heads, transform
 from jaxllm.models import ModelConfig
 from jaxllm.models.layers import Project
 
@@ -90,6 +90,9 @@ class VeRA(Defaults):
         thin = narrow(module, dropped(module, x, self.dropout, key), own["a"])
         wide = widen(module, thin * beside(own["lambda_d"].astype(thin.dtype), 1, thin), own["b"])
         return call(x) + wide * beside(computed(own["lambda_b"], outputs, wide.dtype), len(outputs), wide)
+
+    def prepare(self, params: Any) -> Any:
+        return prepared_heads(params, "vera", _merge_module)
 
     def merge(self, params: Any) -> Any:
         return transform(params, "vera", _merge_module)

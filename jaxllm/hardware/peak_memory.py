@@ -2,18 +2,34 @@
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+_shared = ContextVar("shared", default=False)
+
+
+@contextmanager
+def shared_process() -> Iterator[None]:
+    """Here the process does several runs one after the other, so that its peak is that of none of them."""
+    token = _shared.set(True)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
 
 
 def peak_memory_bytes(devices: Sequence[Any]) -> int | None:
     """Of accelerators that of the device that used most; on CPU the largest resident size of the process. Since the process
-    began; None where the device does not say.
+    began; None where the device does not say, and inside `shared_process`.
 
     Args:
       devices: JAX devices; those of other processes do not count.
     """
+    if _shared.get():
+        return None
     if devices[0].platform != "cpu":
         import jax
 

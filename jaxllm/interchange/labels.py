@@ -1,4 +1,4 @@
-"""The labels of a classifier in config.json, both ways. Their names are kept in our config."""
+"""The labels of a classifier in config.json, both ways: how many, their names, and whether a text may have several."""
 
 from typing import Any
 
@@ -26,6 +26,20 @@ def write_labels(num_labels: int | None, label_names: tuple[str, ...] | None) ->
         return {}
     names = default_names(num_labels) if label_names is None else label_names
     return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
+
+
+SEVERAL = "multi_label_classification"
+"""What `problem_type` says of a classifier whose texts may have several labels."""
+
+
+def read_several(reader: ConfigReader) -> bool:
+    """`several` of our head, from `problem_type`."""
+    return reader.read("problem_type", None) == SEVERAL
+
+
+def write_several(several: bool) -> dict[str, Any]:
+    """The field that `read_several` reads; none where a text has one label."""
+    return {"problem_type": SEVERAL} if several else {}
 
 
 def default_names(num_labels: int) -> tuple[str, ...]:

@@ -94,6 +94,8 @@ class HeadConfig:
     """Labels of a sequence or tokens head. By default as many as the data has."""
     label_names: tuple[str, ...] | None = None
     """What the labels are called, in order; for people, the network does not read it. By default they have numbers."""
+    several: bool = False
+    """Whether a text may have several labels, each decided by itself."""
     bias: bool = False
     """Whether vocabulary logits have a bias."""
     transform: bool = False

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxllm.distributed import gather
 from jaxllm.finetune import unadapted
 from jaxllm.models import HeadConfig, Model, TransformerConfig, abstract_params, make_model, partition, path_of
 from jaxllm.recipe.fitting import fitting
@@ -28,14 +30,19 @@ class NoBase(ValueError):
 
 
 def pretrained_head(job: Job) -> HeadConfig | None:
-    """The head of the pretrained model, where it is one stack of blocks."""
-    assert job.recipe.pretrained is not None
-    config = peek(job.recipe.pretrained).config
+    """The head of the pretrained model, where it is one stack of blocks. By all processes.
+
+    Raises:
+      NoBase: it is not there any more.
+    """
+    name = job.recipe.pretrained
+    assert name is not None
+    config = _agreed(lambda: peek(name).config)
     return config.head if isinstance(config, TransformerConfig) else None
 
 
 def base_of(job: Job, frozen: Any) -> Base:
-    """The pretrained model of a run.
+    """The pretrained model of a run. By all processes.
 
     Args:
       frozen: parameters of the run that have not learnt. Where these are all of the model, nothing is read again.
@@ -43,7 +50,8 @@ def base_of(job: Job, frozen: Any) -> Base:
     Raises:
       NoBase: it is not there any more, or there is no room for it.
     """
-    assert job.recipe.pretrained is not None
+    name = job.recipe.pretrained
+    assert name is not None
     config, head = unadapted(job.model).config, pretrained_head(job)
     if head is not None and isinstance(config, TransformerConfig):
         config = dataclasses.replace(config, head=head)
@@ -58,14 +66,26 @@ def base_of(job: Job, frozen: Any) -> Base:
         abstract,
         shardings_for(abstract, axes, job.mesh),
     )
-    _check_room(placed, job)
-    try:
-        params, missing = fitting(load(job.recipe.pretrained, mesh=job.recipe.mesh), placed)
-    except (OSError, ValueError) as error:
-        raise NoBase(f"the pretrained model could not be read again ({error})") from error
+    _agreed(lambda: _check_room(placed, job))
+    params, missing = _agreed(lambda: fitting(load(name, mesh=job.recipe.mesh), placed))
     if missing:
         raise NoBase(f"the pretrained model has no {missing[0]}")
     return Base(model, params)
+
+
+def _agreed(find: Callable[[], Any]) -> Any:
+    """What each process finds of the pretrained model, once all of them have found it; else NoBase on all of them."""
+    found, reason = None, ""
+    try:
+        found = find()
+    except NoBase as error:
+        reason = str(error)
+    except (OSError, ValueError) as error:
+        reason = f"the pretrained model could not be read again ({error})"
+    reasons = [each for each in gather(reason) if each]
+    if reasons:
+        raise NoBase(reasons[0])
+    return found
 
 
 def _check_room(placed: Any, job: Job) -> None:

@@ -100,8 +100,8 @@ def _measured(job: Job, folder: RunFolder, state: TrainState, progress: Progress
     params, step = _best(job, folder, state, progress)
     base, reason, lost = None, None, None
     if job.recipe.pretrained is not None:
-        reason = no_language(job)
         try:
+            reason = no_language(job)
             base = base_of(job, state.frozen) if reason is None or writes(job) else None
             lost = forgetting(job, params, base) if base is not None and reason is None else None
         except (NoBase, NoText) as error:
@@ -163,7 +163,7 @@ def _closing_words(job: Job, folder: RunFolder, progress: Progress, ended: str, 
         say(f"\n{sample.strip()}\n")
     if ended == "patience":
         looks = counted(job.recipe.evaluate.patience or 0, "evaluation")
-        say(f"stopped at step {progress.step}: no better validation loss in {looks}")
+        say(f"stopped at step {progress.step}: no better validation {job.recipe.evaluate.metric} in {looks}")
     elif ended != "finished":
         say(f"stopped by {ended} after step {progress.step}, which is saved. Go on with: jaxllm train {path}")
     say(f"report: {folder.place}/{REPORT_FILE}")

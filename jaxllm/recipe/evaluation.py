@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.device_config import portable_config
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.job import Job
-from jaxllm.recipe.load import load, open_for_evaluation
+from jaxllm.recipe.load import first_params_of, load, open_for_evaluation
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.sharding import MeshConfig
@@ -116,6 +117,8 @@ def open_evaluation(
     recipe = recipe if change is None else change(recipe)
     _check_labels(recipe, loaded, source)
     job = assemble(recipe, loaded.tokenizer)
+    if loaded.recipe is not None:
+        job = dataclasses.replace(job, first=partial(first_params_of, loaded.recipe))
     return Evaluation(job, _placed(loaded, job.abstract.whole, source), loaded.step, split)
 
 
@@ -142,6 +145,8 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
     own = loaded.recipe
     config = own.model_config if own is not None else portable_config(loaded.config)
     objective = _objective(task, own, config, loaded, source)
+    if data is not None:
+        objective = getattr(objective, "task", objective)  # of a mixture, whose other sets are not asked for
     config = _with_head(config, objective, source, task)
     if data is None:
         assert own is not None
@@ -162,7 +167,10 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
         optimizer=OptimizerConfig(schedule=ScheduleConfig(warmup_steps=0)),
         mesh=MeshConfig(),
     )
-    return recipe if own is None else dataclasses.replace(recipe, evaluate=own.evaluate, loss=own.loss), chosen
+    if own is None:
+        return recipe, chosen
+    evaluate = dataclasses.replace(own.evaluate, metric="loss")  # no checkpoint is chosen here, and the metrics may be others
+    return dataclasses.replace(recipe, method=own.method, evaluate=evaluate, loss=own.loss), chosen
 
 
 def _objective(task: str | None, own: Recipe | None, config: ModelConfig, loaded: Loaded, source: str) -> Any:

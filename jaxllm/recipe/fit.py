@@ -24,14 +24,15 @@ from jaxllm.distributed import (
     limit_time,
     num_processes,
 )
-from jaxllm.finetune.tasks import is_task
 from jaxllm.hardware import ProfileConfig, ProfileWindow, StepTimer, set_up
 from jaxllm.models import num_params
+from jaxllm.recipe.base_identity import check_base
 from jaxllm.recipe.choices import describe_choices
 from jaxllm.recipe.compared import compare
 from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
 from jaxllm.recipe.job import Job
 from jaxllm.recipe.load import assembled, first_state
+from jaxllm.recipe.measure import is_measured
 from jaxllm.recipe.pretrained import described, pretrained_tokenizer
 from jaxllm.recipe.program import compile_new
 from jaxllm.recipe.rank_log import rank_log
@@ -102,10 +103,10 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
     job = assembled(recipe, folder.load_tokenizer() if folder.resumes else pretrained_tokenizer(recipe))
     if num_processes() > 1:
         check_same(job.identity, "Give all hosts the same data set, and build it once")
-    say = _say(is_first())
+    notes, say = job.notes, _say(is_first())  # reads all splits of a task: one that cannot be used is refused here
     _begin("claiming the run folder")
     with folder.claimed(), Interrupt() as interrupt:
-        say("\n".join((_describe(job, folder), *describe_choices(job), *job.notes)))
+        say("\n".join((_describe(job, folder), *describe_choices(job), *notes)))
         _begin("comparing with the model as it was")
         if (compared := compare(job)) is not None:
             say(compared)
@@ -114,7 +115,7 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
         _begin("waiting for the others to compile")
         gather("compiled")
         with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store, joined():
-            state, progress = _start(job, folder, store, say)
+            state, progress, identity = _start(job, folder, store, say)
             if _is_whole(job, folder, progress):
                 there, asked = progress.step, job.recipe.steps
                 place = f"of {asked}" if there <= asked else f"where {asked} are asked for"
@@ -125,13 +126,13 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
             resume_step = progress.step if folder.resumes else None
             log_config, steps = job.recipe.log, job.recipe.steps
             with RunLog(folder.path, log_config, steps, resume_step, folder.publish, enabled=is_first()) as log:
-                loop = _loop(job, folder, store, log, train_step, progress, on_evaluation)
+                loop = _loop(job, folder, store, log, train_step, progress, identity, on_evaluation)
                 loop.timer.compile_seconds = compile_seconds
                 _begin("waiting for the others to be ready", progress.step)
                 gather("ready")  # on CPU the first collective waits for the others for 30 s only
                 with closing(loop.batches):
                     state, ended = train(loop, state, progress, interrupt)
-                if ended in WHOLE and not is_task(job.recipe.objective):  # measured at its best, in `conclude`
+                if ended in WHOLE and not is_measured(job):  # else measured at its best, in `conclude`
                     _evaluate_test(job, state, log, progress)
         conclude(job, folder, state, progress, ended, compile_seconds, command, say)
     return Fitted(folder.place, progress.step, ended, progress.best_loss)
@@ -165,12 +166,13 @@ def _is_whole(job: Job, folder: RunFolder, progress: Progress) -> bool:
     return from_first(lambda: results.is_file() and json.loads(results.read_text(encoding="utf-8"))["step"] == progress.step)
 
 
-def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress]:
-    """The newest good checkpoint, or a fresh state where there is none."""
+def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainState, Progress, dict[str, str]]:
+    """The newest good checkpoint, or a fresh state where there is none; and what the run must find again."""
+    identity, metric = job.identity, job.recipe.evaluate.metric
     _begin("restoring a checkpoint")
     if folder.resumes and from_first(store.recover):
         restored = store.restore(job.abstract._replace(frozen={}), on_damaged=lambda _, message: say(f"warning: {message}"))
-        for name, fingerprint in job.identity.items():
+        for name, fingerprint in identity.items():
             if restored.meta[name] != fingerprint:
                 raise ValueError(
                     f"the {name} of {folder.place} must be the one that its checkpoint of step {restored.step} was trained "
@@ -179,13 +181,15 @@ def _start(job: Job, folder: RunFolder, store: Store, say: Say) -> tuple[TrainSt
         say(f"restored step {restored.step}")
         state = restored.state
         if jax.tree.leaves(job.abstract.frozen):  # what has not learnt is what the run began with
-            state = state._replace(frozen=first_state(job.recipe, job.model, job.mesh, job.abstract)[0].frozen)
-        return state, Progress(**restored.meta["progress"])
+            first = first_state(job.recipe, job.model, job.mesh, job.abstract)
+            check_base(job.recipe, first.identity, restored)
+            state, identity = state._replace(frozen=first.state.frozen), identity | first.identity
+        return state, Progress(**restored.meta["progress"]).going_by(metric), identity
     _begin("making the first parameters")
-    state, new = first_state(job.recipe, job.model, job.mesh, job.abstract)
+    state, new, base = first_state(job.recipe, job.model, job.mesh, job.abstract)
     if new:
         say(f"not in {job.recipe.pretrained}, so new: {', '.join(new)}")
-    return state, Progress()
+    return state, Progress().going_by(metric), identity | base
 
 
 def _loop(
@@ -195,6 +199,7 @@ def _loop(
     log: RunLog,
     train_step: Callable,
     progress: Progress,
+    identity: dict[str, str],
     on_evaluation: OnEvaluation,
 ) -> Loop:
     recipe = job.recipe
@@ -229,7 +234,7 @@ def _loop(
         unit=recipe.objective.reports.unit,
         describe_examples=describe_examples,
         skip_nonfinite=recipe.on_nonfinite == "skip",
-        identity=job.identity,
+        identity=identity,
     )
 
 

@@ -67,7 +67,7 @@ def forgetting(job: Job, params: Any, base: Base) -> Forgetting:
 
 
 def no_language(job: Job) -> str | None:
-    """Why a fine-tuned model has no language-model loss; None where it has one."""
+    """Why a fine-tuned model has no language-model loss; None where it has one. Raises NoBase. By all processes."""
     config = job.recipe.model_config
     if isinstance(config, VisionConfig):
         return "a model of images has no language to lose"

@@ -74,8 +74,16 @@ class Job(Program):
 
     @property
     def notes(self) -> list[str]:
-        """What of the training data is not as it stands in the set, in words."""
-        told = [tell_cut(self.plain_train)] if isinstance(self.plain_train, ExampleRows) else []
+        """What of the data is not as it stands in the set, in words. Of a task all splits that the run reads are opened for it.
+
+        Raises:
+          ValueError: a split with an example that cannot be used.
+        """
+        told = []
+        if isinstance(self.plain_train, ExampleRows):
+            splits = (self.recipe.data.validation_split, self.data.test_split)
+            others: list[Any] = [self.open(split, None) for split in splits if split is not None]
+            told = [tell_cut(rows) for rows in (self.plain_train, *others)]
         if isinstance(self.data, TaskData) and self.data.config.packing != self.recipe.data.packing:  # type: ignore[union-attr]
             name = type(self.recipe.method).__name__
             told.append(f"one text a row, without data.packing: {name} puts tokens of its own before each")

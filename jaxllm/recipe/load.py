@@ -33,6 +33,7 @@ from jaxllm.models import (
 )
 from jaxllm.recipe.adapting import with_adapter
 from jaxllm.recipe.assemble import assemble
+from jaxllm.recipe.base_identity import base_identity, check_base
 from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.fitting import fitting
@@ -160,18 +161,32 @@ def restore_params(run: OpenRun, model: Model, mesh: Mesh, step: int | None) -> 
             "put the run's own tokenizer back"
         )
     if jax.tree.leaves(abstract.frozen):
-        params = overlay(first_state(recipe, model, mesh, abstract)[0].frozen, params)
+        first = first_state(recipe, model, mesh, abstract)
+        check_base(recipe, first.identity, found)
+        params = overlay(first.state.frozen, params)
     return params, found.step
 
 
-def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) -> tuple[TrainState, list[str]]:
-    """The state that a run begins with, and which parameters are new in spite of a pretrained model, as those of a head are."""
+class First(NamedTuple):
+    """What a run begins with."""
+
+    state: TrainState
+    new: list[str]
+    """Paths of the parameters that are new in spite of a pretrained model, as those of a head are."""
+    identity: dict[str, str]
+    """What of the pretrained model must be found again: see `base_identity`."""
+
+
+def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) -> First:
+    """The state that a run begins with."""
     key = jax.random.fold_in(jax.random.key(recipe.seed), 0)
     optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps, wrapped(recipe.method, recipe.steps))
-    given, new = None, []
+    given, new, identity = None, [], {}
     if recipe.pretrained is not None:
         own = recipe.method.leaf
-        given, missing = fitting(load(recipe.pretrained, mesh=recipe.mesh), abstract.whole, recipe.model_config)
+        loaded = load(recipe.pretrained, mesh=MeshConfig(**mesh.shape, explicit=recipe.mesh.explicit))
+        given, missing = fitting(loaded, abstract.whole, recipe.model_config)
+        identity = base_identity(loaded, abstract)
         if recipe.adapter is not None:
             given = with_adapter(recipe.adapter, recipe.model_config, given, abstract.whole)
             missing = [path for path in missing if path not in paths(given)]
@@ -179,7 +194,7 @@ def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) 
     if recipe.method.begins_apart and mesh.devices.flat[0].platform == "cpu":
         given = _begun_apart(recipe, model, mesh, key, abstract, given)
     make = partial(begin_params, model)
-    return init_state(model, optimizer, mesh, key, abstract, recipe.method.learns, make, given), new
+    return First(init_state(model, optimizer, mesh, key, abstract, recipe.method.learns, make, given), new, identity)
 
 
 def _begun_apart(recipe: Recipe, model: Model, mesh: Mesh, key: jax.Array, abstract: TrainState, given: Any) -> Any:
@@ -206,7 +221,13 @@ def assembled(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
 
 
 def _first_params(job: Job) -> Any:
-    return first_state(job.recipe, job.model, job.mesh, job.abstract)[0].whole
+    return first_state(job.recipe, job.model, job.mesh, job.abstract).state.whole
+
+
+def first_params_of(run: Recipe, job: Job) -> Any:
+    """The parameters that a run began with, for a job on the same model that has another recipe."""
+    recipe = dataclasses.replace(job.recipe, pretrained=run.pretrained, adapter=run.adapter, seed=run.seed)
+    return first_state(recipe, job.model, job.mesh, job.abstract).state.whole
 
 
 def open_for_evaluation(path: str | Path, *, step: int | None = None) -> tuple[Job, Any, int]:

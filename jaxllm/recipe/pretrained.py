@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from jaxllm.data import Tokenizer, TokenizerConfig
-from jaxllm.finetune import Full
+from jaxllm.finetune import AdaLoRA, Full
 from jaxllm.recipe.adapting import described_method
 from jaxllm.recipe.device_config import portable_config, replace_stacks
 from jaxllm.recipe.load import peek
@@ -30,6 +30,7 @@ def described(recipe: Recipe) -> Recipe:
     method = recipe.method
     if recipe.adapter is not None and isinstance(method, Full):
         method = described_method(recipe.adapter, config)
+        method = dataclasses.replace(method, total_steps=None) if isinstance(method, AdaLoRA) else method
     return dataclasses.replace(recipe, model=config, data=data, method=method)
 
 

@@ -46,7 +46,9 @@ class Reading:
         logits = self._text_logits("classify", texts)
         if logits.shape[1] == 1:
             raise ValueError(f"classify needs a model with labels: {self.source} gives one number, by m.score(texts)")
-        several = getattr(getattr(self.recipe, "objective", None), "several", False)
+        objective = getattr(self.recipe, "objective", None)
+        of_run = getattr(getattr(objective, "task", objective), "several", False)  # whose `model` may be given without it
+        several = self.model.config.head.several or of_run  # type: ignore[union-attr]
         return np.asarray(jax.nn.sigmoid(logits) if several else jax.nn.softmax(logits, axis=-1))
 
     def score(self, texts: Text | Sequence[Text]) -> Float32[np.ndarray, " N"]:

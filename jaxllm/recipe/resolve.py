@@ -46,7 +46,8 @@ def from_data(recipe: Recipe, data: Data | ImageData | TaskData) -> FromData:
 def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
     """The recipe with what it leaves to the data and to its own length filled in.
 
-    The end of the learning rate's decay is fixed when a run starts: a run that goes on for longer keeps its schedule.
+    The ends of the learning rate's decay and of the method's schedule are fixed when a run starts: one that goes on for
+    longer keeps them.
 
     Raises:
       ValueError: the decay is to end with the run, which is shorter than the warm-up.
@@ -61,11 +62,24 @@ def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
             )
         schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
     return dataclasses.replace(
-        recipe,
+        with_schedule(recipe, recipe.steps),
         model=_told(recipe.model_config, known),
         optimizer=dataclasses.replace(recipe.optimizer, schedule=schedule),
         checkpoint=_kept(recipe),
     )
+
+
+def with_schedule(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with the steps of its method's schedule, where that has one and leaves them out."""
+    method: Any = recipe.method
+    if getattr(method, "total_steps", steps) is not None:
+        return recipe
+    return dataclasses.replace(recipe, method=dataclasses.replace(method, total_steps=steps))
+
+
+def with_schedule_of(recipe: Recipe, earlier: Recipe) -> Recipe:
+    """The same from an earlier run, which has it."""
+    return with_schedule(recipe, getattr(earlier.method, "total_steps", recipe.steps))
 
 
 def _kept(recipe: Recipe) -> CheckpointConfig:
@@ -75,13 +89,11 @@ def _kept(recipe: Recipe) -> CheckpointConfig:
       ValueError: a metric that the objective does not report.
     """
     metric, objective = recipe.evaluate.metric, recipe.objective
-    if metric == "loss":
-        return recipe.checkpoint
-    known: dict[str, Any] = {"accuracy": "highest"} if objective.reports.accuracy else {}
+    known: dict[str, Any] = {"loss": "lowest"} | ({"accuracy": "highest"} if objective.reports.accuracy else {})
     by_data = getattr(objective, "metrics_of", None)
     known |= getattr(objective, "metrics", {}) if by_data is None else by_data(recipe.data)
     if metric not in known:
-        raise ValueError(f"evaluate.metric must be one of {', '.join(['loss', *known])}: got {metric!r}")
+        raise ValueError(f"evaluate.metric must be one of {', '.join(known)}: got {metric!r}")
     return dataclasses.replace(recipe.checkpoint, best_metric=metric, best_is=known[metric])
 
 

@@ -18,7 +18,7 @@ from jaxllm.hardware.bucket import PROBE, Bucket, in_bucket, local_path
 from jaxllm.recipe.claim import claimed_in_bucket, claimed_on_disk
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.resolve import FromData, resolved, with_text_of
+from jaxllm.recipe.resolve import FromData, resolved, with_schedule, with_schedule_of, with_text_of
 from jaxllm.recipe.serialize import RECIPE_FILE, differences, from_tree, load_json, save_json, to_tree
 from jaxllm.recipe.working_copy import CLAIM_FILE, fetched, working_copy
 
@@ -157,8 +157,10 @@ def choose_folder(recipe: Recipe) -> tuple[RunFolder, Recipe]:
     place = place_of(recipe.run_dir)
     if is_run_folder(place):
         earlier = load_json(fetched(place) / RECIPE_FILE)
+        earlier = with_schedule(earlier, earlier.steps)
         decay_steps = earlier.optimizer.schedule.decay_steps or earlier.steps
-        here = with_text_of(resolved(recipe, FromData.of(earlier.model_config), decay_steps), earlier)
+        here = resolved(with_schedule_of(recipe, earlier), FromData.of(earlier.model_config), decay_steps)
+        here = with_text_of(here, earlier)
         other = differences(earlier, here)
         if other:
             name, (there, wanted) = next(iter(other.items()))

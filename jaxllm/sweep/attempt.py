@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 
+from jaxllm.hardware.peak_memory import shared_process
 from jaxllm.recipe import Recipe, fit, is_run_folder
 from jaxllm.recipe.fit import OnEvaluation
 from jaxllm.sweep.outcome import is_whole
@@ -44,7 +45,8 @@ def attempt(recipe: Recipe, run_dir: Path, command: str, on_evaluation: OnEvalua
     if run_dir.is_dir() and not is_run_folder(run_dir):  # killed before its recipe was written
         shutil.rmtree(run_dir)
     try:
-        fitted = fit(dataclasses.replace(recipe, run_dir=str(run_dir)), command=command, on_evaluation=on_evaluation)
+        with shared_process():
+            fitted = fit(dataclasses.replace(recipe, run_dir=str(run_dir)), command=command, on_evaluation=on_evaluation)
     except NonFiniteLoss as error:
         return ended("diverged", str(error))
     except jax.errors.JaxRuntimeError as error:

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 
 from jaxllm.data.source import find_set, open_builder
+from jaxllm.data.task_data import Records
 from jaxllm.recipe import Recipe
 
+CONTEXT = "context"
+"""Feature with a text that several records, one behind the other, ask about."""
 STRETCHES = 10
 """Pieces of a fold, spread evenly over the split: a set may stand in the order of its classes or its sources."""
 
@@ -18,7 +21,7 @@ def fold_splits(recipe: Recipe, folds: int) -> list[tuple[str, str]]:
     """For each fold the slices to train on and to evaluate on, such as ("train[0:80]+train[90:100]", "train[80:90]").
 
     Raises:
-      ValueError: the training split has too few records.
+      ValueError: the training split has too few records, or too few texts that they ask about.
     """
     data = recipe.data
     found = find_set(data.dataset, data_dir=data.data_dir)
@@ -31,13 +34,28 @@ def fold_splits(recipe: Recipe, folds: int) -> list[tuple[str, str]]:
     count = sum(stop - start for _, start, stop in pieces)
     if count < folds:
         raise ValueError(f"--folds must be at most the {count:,} records of {data.train_split!r}: got {folds}")
-    return [(_spec(train), _spec(held_out)) for train, held_out in _parts(pieces, count, folds)]
-
-
-def _parts(pieces: Sequence[Piece], count: int, folds: int) -> list[tuple[list[Piece], list[Piece]]]:
-    """Stretches by turns go to fold 0, 1, ...; each fold with what is left without it."""
     blocks = folds * min(STRETCHES, count // folds)
     bounds = [block * count // blocks for block in range(blocks + 1)]
+    if CONTEXT in found.features:
+        bounds = _between_contexts(bounds, Records(found.folder, data.train_split))
+    parts = _parts(pieces, bounds, folds)
+    if not all(train and held_out for train, held_out in parts):
+        raise ValueError(f"--folds must be at most the texts of {data.train_split!r} that are asked about: got {folds}")
+    return [(_spec(train), _spec(held_out)) for train, held_out in parts]
+
+
+def _between_contexts(bounds: Sequence[int], records: Records) -> list[int]:
+    """Borders moved on to where the next text begins: questions about one text stay together."""
+    moved = []
+    for bound in bounds:
+        while 0 < bound < len(records) and records[bound][CONTEXT] == records[bound - 1][CONTEXT]:
+            bound += 1
+        moved.append(bound)
+    return moved
+
+
+def _parts(pieces: Sequence[Piece], bounds: Sequence[int], folds: int) -> list[tuple[list[Piece], list[Piece]]]:
+    """Stretches by turns go to fold 0, 1, ...; each fold with what is left without it."""
     stretches = [_cut(pieces, *pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
     return [
         (

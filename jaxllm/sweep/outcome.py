@@ -69,5 +69,6 @@ COUNTS = ("step", "tokens", "images", "examples")
 
 def _numbers(measured: Mapping[str, Any]) -> dict[str, float]:
     flat = {name: value for name, value in measured.items() if name not in COUNTS}
-    flat |= {name: metric["value"] for name, metric in flat.pop("metrics", {}).items()}
+    metrics = {**flat.pop("metrics", {}), **(flat.pop("written", None) or {}).get("metrics", {})}
+    flat |= {name: metric["value"] for name, metric in metrics.items()}
     return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}

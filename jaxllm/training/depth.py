@@ -71,9 +71,15 @@ def _below_top(path: str, depths: dict[str, int]) -> Float[Array, "..."]:
     if there:
         count, number = depths[stack], rest.split("/")[0]
         return jnp.float32(count - int(number)) if number.isdigit() else count - jnp.arange(count, dtype=jnp.float32)
-    own = next((name for name in depths if name and path.startswith(f"{name}/")), "")
-    is_below = path.removeprefix(f"{own}/").split("/")[0] in BELOW
-    return jnp.float32(depths.get(own, max(depths.values(), default=0)) + 1 if is_below else 0)
+    own = next((name for name in (*depths, "encoder", "decoder") if name and path.startswith(f"{name}/")), "")
+    if path.removeprefix(f"{own}/").split("/")[0] not in BELOW:
+        return jnp.float32(0)
+    if own not in depths and (own or not depths):
+        raise ValueError(
+            f"optimizer.layer_decay and optimizer.unfreeze_every count layers by those that learn: {path} learns, and no layer "
+            "above it; let layers learn, too, or leave both out"
+        )
+    return jnp.float32(depths.get(own, max(depths.values())) + 1)
 
 
 def _parted(path: str) -> tuple[str, bool, str]:

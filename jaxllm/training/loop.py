@@ -1,6 +1,7 @@
 """The training loop: step, log, evaluate, save, stop. Everything it calls is built before and passed in."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -55,9 +56,17 @@ class Progress:
     best: float | None = None
     """Best value so far of another metric that the evaluations go by."""
     evaluations_since_best: int = 0
-    """Evaluations since then."""
+    """Evaluations since the best value of the metric that they go by."""
     skipped_in_a_row: int = 0
     """Updates skipped since the last finite one."""
+    metric: str | None = None
+    """Metric that the evaluations went by; None where an older checkpoint does not say."""
+
+    def going_by(self, metric: str) -> "Progress":
+        """The same for evaluations that go by this metric from now on: what was best by another is forgotten."""
+        if self.metric in (None, metric):
+            return dataclasses.replace(self, metric=metric)
+        return dataclasses.replace(self, metric=metric, best=None, evaluations_since_best=0)
 
 
 MOST_SKIPS_IN_A_ROW = 10

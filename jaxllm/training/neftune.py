@@ -55,6 +55,8 @@ def _embedding(scale: Float[Array, "B T"], key: Array, call: Callable, inputs: t
     x = call(*inputs, **given)
     if context.method_name != "__call__" or not isinstance(context.module, Embed) or context.module.name != "embed":
         return x
+    virtual = x.shape[1] - scale.shape[1]  # tokens that a method has put before the text
+    scale = jnp.pad(scale, ((0, 0), (virtual, 0)))
     noise = shard(jax.random.uniform(key, x.shape, jnp.float32, -1, 1), *RESIDUAL)
     return shard(x, *RESIDUAL) + (noise * shard(scale, *RESIDUAL[:2])[:, :, None]).astype(x.dtype)
 

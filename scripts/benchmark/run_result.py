@@ -61,8 +61,13 @@ def logged(recipe: Recipe, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def of_training(told: dict[str, Any]) -> dict[str, Any]:
-    """What goes into the record of the results that a run ended with; a sample only where it has one."""
+    """What goes into the record of the results that a run ended with: of a task what its best checkpoint is worth, and a sample
+    where it has one."""
     results = {name: told[name] for name in ("parameters", "seconds")}
+    for split in ("validation", "test"):
+        if (measured := told.get(split)) is not None:
+            results[f"{split}_loss"] = measured["loss"]
+            results |= {f"{split}_{name}": found["value"] for name, found in measured["metrics"].items()}
     return results if told.get("sample") is None else results | {"sample": told["sample"]}
 
 

@@ -146,7 +146,7 @@ def measured(scores: Any) -> dict[str, list[float]]:
 def run(name: str, method: str, seed: int, model: str, python: str | None, out: Path) -> None:
     """One run, and the same by the other side."""
     job = open_job(recipe_of(name, method, seed, model, dropout=0.0))
-    state, _ = first_state(job.recipe, job.model, job.mesh, job.abstract)
+    state, *_ = first_state(job.recipe, job.model, job.mesh, job.abstract)
     result: dict[str, Any] = {"set": name, "method": method, "seed": seed}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

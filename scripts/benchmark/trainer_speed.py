@@ -30,7 +30,7 @@ WARM_STEPS = 5
 def work(name: str, method: str, model: str, batches: int) -> None:
     """Our side: every shape among so many batches is compiled, then steps as those of `jaxllm train`."""
     job = open_job(recipe_of(name, method, 0, model, dropout=None))
-    state, _ = first_state(job.recipe, job.model, job.mesh, job.abstract)
+    state, *_ = first_state(job.recipe, job.model, job.mesh, job.abstract)
     step: Any = job.compile_step()
     stream = job.batches(0)
     for _ in range(batches):

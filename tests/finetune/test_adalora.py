@@ -1,5 +1,7 @@
 """AdaLoRA's budget, scores and masks against PEFT's RankAllocator, in a run, and over a save and a load."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -10,7 +12,10 @@ import pytest
 
 from jaxllm.finetune import AdaLoRA, report
 from jaxllm.finetune.budget import Allocation, _scores, allocate
+from jaxllm.recipe import fit
+from jaxllm.recipe.serialize import load_json
 from tests.finetune.programs import FAMILIES, compiled, fresh, moved, train
+from tests.recipe import tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "peft_adalora.npz"
 RANK, TARGET, STEPS = 6, 2, 24
@@ -85,3 +90,18 @@ def test_bad_settings_are_refused():
         AdaLoRA(init_rank=8, target_rank=9)
     with pytest.raises(ValueError, match="whose method is AdaLoRA"):
         report(optax.adam(1.0).init({"a": jnp.zeros(1)}))
+
+
+def test_a_longer_run_keeps_its_schedule(tmp_path):
+    """The steps of the schedule are those with which the run began, in its recipe and in each step."""
+    method = AdaLoRA(init_rank=4, target_rank=2, targets=("query", "value"))
+    made = tiny.config(steps=6, run_dir=str(tmp_path / "run"), method=method)
+    fit(made)
+    longer = fit(dataclasses.replace(made, steps=12))
+    assert longer.step == 12
+    saved = load_json(tmp_path / "run" / "recipe.json")
+    assert saved.method == dataclasses.replace(method, total_steps=6) and saved.steps == 12
+    assert saved.method.allocation(12) == method.allocation(6) != method.allocation(12)
+    records = [json.loads(line) for line in (tmp_path / "run" / "ranks.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [6, 12] and records[0]["ranks"] == records[1]["ranks"]
+    fit(dataclasses.replace(saved, run_dir=str(tmp_path / "run"), steps=13))

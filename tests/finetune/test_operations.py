@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, LoRA, VeRA, adapt
+from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, LoRA, PrefixTuning, PromptTuning, PTuning, VeRA, adapt
 from jaxllm.finetune.operations import (
     blank_adapter,
     combine,
@@ -19,6 +19,7 @@ from jaxllm.finetune.operations import (
 )
 from jaxllm.models import make_model, overlay
 from tests.finetune.programs import FAMILIES, compiled, forward, fresh, inputs_of, moved
+from tests.models.options import tiny_pair
 from tests.models.programs import parameters
 
 LLAMA, GPT = FAMILIES["llama"], FAMILIES["gpt"]
@@ -56,6 +57,25 @@ def test_an_adapted_embedding_leaves_a_tied_output_matrix_as_it_is():
     assert not merged.model.config.tie_embeddings
     want = forward(method, GPT)(params, inputs)
     np.testing.assert_allclose(forward(None, merged.model.config)(merged.params, inputs), want, atol=1e-4)
+    assert equal(unmerge(merged), parameters(GPT))
+
+
+def test_an_adapted_embedding_of_a_decoder_likewise():
+    config, method = tiny_pair("separate"), LoRA(rank=3, targets=("embed",))
+    params, inputs = moved(method, fresh(method, config)), inputs_of(config)
+    merged = merge(adapt(make_model(config), method), params)
+    assert config.decoder.tie_embeddings and not merged.model.config.decoder.tie_embeddings
+    want = forward(method, config)(params, inputs)
+    assert np.abs(want - forward(None, config)(parameters(config), inputs)).max() > 0.1
+    np.testing.assert_allclose(forward(None, merged.model.config)(merged.params, inputs), want, atol=1e-4)
+    assert equal(unmerge(merged), parameters(config))
+
+
+def test_an_embedding_that_two_stacks_share_may_be_excluded():
+    config = tiny_pair("t5")
+    with pytest.raises(ValueError, match="must not mean an embedding that encoder and decoder share: exclude 'embed'"):
+        adapt(make_model(config), LoRA(targets=("*",)))
+    adapt(make_model(config), LoRA(targets=("*",), exclude=("embed",)))
 
 
 def test_a_method_that_cannot_be_merged_says_so():
@@ -89,6 +109,8 @@ ROWS = {
     "ia3": IA3(also=()),
     "houlsby": Bottleneck(kind="houlsby", bottleneck_dim=3, also=()),
     "vera": VeRA(rank=5, targets=EVERY, also=()),
+    "prefix": PrefixTuning(tokens=3, initialization="random", also=()),
+    "prompt": PromptTuning(tokens=3, also=()),
 }
 
 
@@ -96,7 +118,7 @@ ROWS = {
 def test_each_row_with_its_own_adapter_equals_each_alone(name):
     method, base, inputs = ROWS[name], parameters(LLAMA), inputs_of(LLAMA)
     model = adapt(make_model(LLAMA), method)
-    adapters = [*adapters_of(method, LLAMA, 2), blank_adapter(model, base)]
+    adapters = [*adapters_of(method, LLAMA, 2), blank_adapter(model, base, jax.random.key(7))]
     stacked, rows = stack_adapters(adapters), np.asarray([1, 0, 2, 1], np.int32)
     found = compiled(
         lambda base, stacked, rows, inputs: model.apply({"params": with_rows(base, stacked, rows)}, **inputs).logits
@@ -116,6 +138,23 @@ def test_adapters_of_other_ranks_share_a_batch_and_others_are_refused():
     whole = LoRA(rank=3, also=("final_norm/*",))
     with pytest.raises(ValueError, match="final_norm/scale has learnt"):
         stack_adapters(adapters_of(whole, LLAMA, 2))
+
+
+def test_rows_of_no_adapter_are_refused():
+    method, base = ROWS["ia3"], parameters(LLAMA)
+    stacked = stack_adapters(adapters_of(method, LLAMA, 2))
+    for wrong in (2, -1):
+        with pytest.raises(ValueError, match=f"rows must be in 0..1, the adapters that were stacked: got {wrong}"):
+            with_rows(base, stacked, np.asarray([0, wrong]))
+    key = lambda rows: with_rows(base, stacked, rows)["layers"]["attention"]["key"]["ia3"]["output"]  # noqa: E731
+    np.testing.assert_array_equal(jax.jit(key)(np.asarray([2, -1])), key(np.asarray([1, 0])))
+
+
+def test_virtual_tokens_of_one_batch_are_as_many_and_no_network():
+    with pytest.raises(ValueError, match="must have as many virtual tokens: got .* for prompt/table"):
+        stack_adapters([adapters_of(PromptTuning(tokens=n, also=()), LLAMA, 1)[0] for n in (2, 3)])
+    with pytest.raises(ValueError, match="of the network that makes them; take the adapter of method.settle"):
+        stack_adapters(adapters_of(PTuning(tokens=2, hidden=4, also=()), LLAMA, 2))
 
 
 @pytest.mark.parametrize("kind", ["cat", "svd", "linear"])

@@ -16,6 +16,7 @@ from jaxllm.models import (
     Transformer,
     VisionConfig,
     encoded,
+    label_logits,
     make_model,
     overlay,
     partition,
@@ -122,6 +123,18 @@ def test_an_encoder_reads_prompt_and_text_together(name):
     assert out.hidden.shape == (2, T + 1, 32) and out.logits.shape == (2, T + 1, 48)
     for got in (out.hidden[0, :T], out.hidden[1, 1:]):
         np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("read", ["mean", "first", "last"])
+def test_a_label_read_inside_the_model_is_the_one_read_afterwards(read):
+    """The mean is that of the text alone."""
+    config = tiny_encoder("bert", head=HeadConfig(kind="sequence", num_labels=3, read=read))
+    model, params = begun(config, PROMPT)
+    batch = {"tokens": packed_rows()["tokens"][:2], "segment_ids": np.asarray([[1] * T, [0] + [1] * (T - 1)], np.int32)}
+    out = compiled(lambda params, batch: model.apply({"params": params}, **batch))(params, batch)
+    afterwards = label_logits(config, params, out.hidden, jnp.asarray(batch["segment_ids"]))
+    place = {"mean": [0, 1], "first": [0, 1], "last": [T - 1, T - 1]}[read]
+    np.testing.assert_allclose(out.logits, afterwards[np.arange(2), place], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -1,6 +1,8 @@
 """A run's adapter by itself: kept, loaded onto its base, converted for PEFT, and trained further."""
 
 import dataclasses
+import shutil
+from importlib import import_module
 
 import jax
 import numpy as np
@@ -10,9 +12,11 @@ from jaxllm.finetune import LoRA, adapt, begin_params
 from jaxllm.models import HeadConfig, make_model, path_of
 from jaxllm.recipe import convert, fit, load, load_adapter, save_adapter
 from jaxllm.recipe.recipe import FromPretrained
+from jaxllm.sharding import MeshConfig
 from jaxllm.training import OptimizerConfig
 from tests.recipe import tiny
 
+load_module = import_module("jaxllm.recipe.load")
 METHOD = LoRA(rank=2, targets=("query", "value", "up"), initialization="pissa")
 
 
@@ -83,3 +87,51 @@ def test_an_adapter_of_a_model_that_no_published_class_is(runs, tmp_path):
         np.testing.assert_array_equal(leaf, leaves(headed.params)[path], err_msg=path)
     with pytest.raises(ValueError, match="no published architecture"):
         save_adapter(headed, tmp_path / "peft", to="peft")
+
+
+def test_learnt_on_two_devices_it_is_read_on_one(runs, tmp_path):
+    """The base is laid out as asked for, not as it was while the run learned, and found to be the same."""
+    place, tuned = runs
+    spread = dataclasses.replace(tuned, mesh=MeshConfig(data=1, fsdp=2), run_dir=str(tmp_path / "spread"))
+    fit(spread)
+    alone = dataclasses.replace(spread, mesh=MeshConfig(data=1), steps=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+        assert len(load(tmp_path / "spread").params["layers"]["ffw"]["up"]["kernel"].sharding.device_set) == 1
+        assert fit(alone).step == 5
+    fit(dataclasses.replace(spread, mesh=MeshConfig(data=1, tensor=2, explicit=True), steps=6))
+
+
+def test_another_base_is_refused(runs, tmp_path):
+    """The folder's model changes in a number; a checkpoint that does not say which it was is taken."""
+    place, tuned = runs
+    shutil.copytree(place / "base", tmp_path / "base")
+    named = dataclasses.replace(tuned, pretrained=str(tmp_path / "base"), run_dir=str(tmp_path / "run"))
+    fit(named)
+    found = load(tmp_path / "run", dtype="bfloat16")
+    assert found.params["layers"]["ffw"]["up"]["kernel"].dtype == "bfloat16"
+    fit(tiny.config(steps=8, run_dir=str(tmp_path / "base")))
+    for again in (lambda: load(tmp_path / "run"), lambda: fit(dataclasses.replace(named, steps=6))):
+        with pytest.raises(ValueError, match="pretrained model .*base must be the one that the checkpoint of step 4 was"):
+            again()
+    shutil.rmtree(tmp_path / "base")
+    shutil.copytree(place / "base", tmp_path / "base")
+    assert fit(dataclasses.replace(named, steps=6)).step == 6
+
+
+def test_a_checkpoint_that_does_not_say_its_base(runs, tmp_path, monkeypatch):
+    _, tuned = runs
+    older = dataclasses.replace(tuned, run_dir=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(load_module, "base_identity", lambda base, wanted: {})
+        fit(older)
+    assert load(tmp_path / "run").step == 4
+    assert fit(dataclasses.replace(older, steps=5)).step == 5
+
+
+def test_a_base_that_has_an_adapter_itself(runs, tmp_path):
+    """What it has learnt counts, and is the same on two devices as on one."""
+    place, tuned = runs
+    more = dataclasses.replace(tuned, pretrained=str(place / "tuned"), run_dir=str(tmp_path / "run"), steps=1)
+    fit(more)
+    assert fit(dataclasses.replace(more, mesh=MeshConfig(data=1, fsdp=2), steps=2)).step == 2

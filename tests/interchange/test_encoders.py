@@ -105,6 +105,22 @@ def test_labels_keep_their_names(tmp_path):
     assert fields["label2id"] == {"bad": 0, "neither": 1, "good": 2}
 
 
+def test_several_labels_of_a_text(tmp_path):
+    write_published(tmp_path / "in", "BertForSequenceClassification")
+    fields = json.loads((tmp_path / "in" / "config.json").read_text())
+    (tmp_path / "in" / "config.json").write_text(json.dumps(fields | {"problem_type": "multi_label_classification"}))
+    published, _, params = load(tmp_path / "in")
+    assert published.config.head.several
+    write_folder(tmp_path / "out", published.family, published.config, params)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    assert load(tmp_path / "out")[0].config == published.config
+    (tmp_path / "in" / "config.json").write_text(json.dumps(fields | {"problem_type": "single_label_classification"}))
+    published, _, params = load(tmp_path / "in")
+    assert not published.config.head.several
+    write_folder(tmp_path / "one", published.family, published.config, params)
+    assert "problem_type" not in json.loads((tmp_path / "one" / "config.json").read_text())
+
+
 def read(**fields):
     reader = ConfigReader(fields, "config.json")
     return read_config(find_family(reader.architecture), reader)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import jaxllm
 from jaxllm.data.subword import SubwordTokenizer
 from jaxllm.data.tokenizer import ByteTokenizer
-from jaxllm.recipe import open_for_evaluation
+from jaxllm.recipe import base, find_recipe, open_for_evaluation
 from jaxllm.recipe.forgetting import HIDDEN, TEXT, text_rows
 from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.training import read_metrics
@@ -90,6 +91,41 @@ def test_answers_before_and_after(chatter, decoder):  # noqa: F811
     assert re.findall("<b>(asked|wanted|before|after)</b>", page) == ["asked", "wanted", "before", "after"] * 4
 
 
+def test_a_base_that_is_gone_at_the_end(chatter, decoder, tmp_path):  # noqa: F811
+    """The run ends with its results all the same."""
+    shutil.copytree(decoder, tmp_path / "base")
+    changes = {"run_dir": str(tmp_path / "run"), "pretrained": str(tmp_path / "base"), "model": FromPretrained()}
+    jaxllm.fit(
+        dataclasses.replace(find_recipe(chatter), **changes),
+        on_evaluation=lambda step, metrics: shutil.rmtree(tmp_path / "base"),
+    )
+    results, page = results_of(tmp_path / "run"), (tmp_path / "run" / "report.html").read_text()
+    assert results["forgetting"] is None and "Not measured: the pretrained model could not be read again (" in page
+    answers = results["validation"]["written"]["answers"]
+    assert len(answers) == 4 and all(answer["before"] is None for answer in answers)
+
+
+@pytest.mark.parametrize("lacks", ["the other process", "this one"])
+def test_processes_agree_that_there_is_no_base(lacks, chatter, monkeypatch):  # noqa: F811
+    """Where one process has no base none goes on, and each says its part before that, so that none is waited for."""
+    job, _, _ = open_for_evaluation(chatter)
+    other, asked = "there is no room on the other" if lacks == "the other process" else "", []
+
+    def gather(text):
+        asked.append(text)
+        return [text, other if len(asked) == 2 else ""]  # first the config of the base, then the room
+
+    def full(placed, job):
+        raise base.NoBase("there is no room on this one")
+
+    monkeypatch.setattr(base, "gather", gather)
+    if not other:
+        monkeypatch.setattr(base, "_check_room", full)
+    with pytest.raises(base.NoBase, match=other or "there is no room on this one"):
+        base.base_of(job, {})
+    assert asked == ["", "" if other else "there is no room on this one"]
+
+
 @pytest.mark.parametrize("length", [7, 64, 10_000])
 def test_each_token_of_the_text_is_a_target_once(length):
     text, tok = TEXT.read_text("utf-8")[:700], ByteTokenizer()
@@ -113,7 +149,9 @@ def test_hidden_tokens_are_the_same_each_time():
 def test_images(trained, tmp_path):  # noqa: F811
     """Measured on predictions, by class; they have no language to lose."""
     m = jaxllm.load(trained)
-    recipe = dataclasses.replace(m.recipe, run_dir=str(tmp_path / "run"), pretrained=str(trained), model=FromPretrained())
+    data = dataclasses.replace(m.recipe.data, test_split="validation[:12]")
+    changes = {"run_dir": str(tmp_path / "run"), "pretrained": str(trained), "model": FromPretrained(), "data": data}
+    recipe = dataclasses.replace(m.recipe, **changes)
     jaxllm.fit(recipe)
     results, page = results_of(recipe.run_dir), (tmp_path / "run" / "report.html").read_text()
     job, params, step = open_for_evaluation(recipe.run_dir, step=results["validation"]["step"])
@@ -121,4 +159,5 @@ def test_images(trained, tmp_path):  # noqa: F811
     assert results["validation"]["metrics"]["accuracy"]["value"] == pytest.approx(evaluated["accuracy"])
     assert results["validation"]["loss"] == pytest.approx(evaluated["loss"], rel=1e-5)
     assert np.sum(results["validation"]["report"]["confusion"]["counts"]) == 24 == evaluated["images"]
+    assert results["test"]["images"] == 12 and not [line for line in read_metrics(recipe.run_dir) if line["split"] == "test"]
     assert results["forgetting"] is None and "Not measured: a model of images has no language to lose." in page

@@ -18,7 +18,9 @@ from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.models import EncoderDecoderConfig, HeadConfig, TransformerConfig, VisionConfig
 from jaxllm.recipe import load_adapter, save_adapter
 from jaxllm.recipe.assemble import assemble
+from jaxllm.recipe.evaluation import open_evaluation
 from jaxllm.recipe.load import first_state
+from jaxllm.recipe.measure import measure
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.sharding import MeshConfig, make_mesh
@@ -101,6 +103,10 @@ def test_preferences_of_a_model_that_learns(method, folder, tmp_path, capsys):
         assert run(["evaluate", str(tmp_path / "whole"), "--checkpoint", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert found["loss"] == pytest.approx(lines(tmp_path / "whole", "validation")[-1]["loss"], rel=1e-4)
+    assert run(["evaluate", str(tmp_path / "whole"), "--checkpoint", "4", "--data", str(folder / "pairs"), "--json"]) == 0
+    named = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert named["loss"] == pytest.approx(found["loss"], rel=1e-5)
+    assert named["metrics"]["accuracy"] == found["metrics"]["accuracy"]
 
 
 @pytest.mark.parametrize("method", [BitFit(), Freeze(patterns=("embed/*",)), LoRA(also=("final_norm/*",)), LoRA()], ids=repr)
@@ -212,7 +218,7 @@ def test_images_of_other_classes(method, folder, tmp_path):
     assert moved(*blocks) == isinstance(method, Full)
 
 
-def test_a_mixture_is_measured_by_its_parts(folder, tmp_path):
+def test_a_mixture_is_measured_by_its_parts(folder, tmp_path, capsys):
     objective = Mixture(task=CLASSES, others=("films",), temperature=2.0)
     made = recipe(
         folder, "reviews", tmp_path / "run", model=CLASSES.headed(ENCODER), objective=objective,
@@ -225,10 +231,15 @@ def test_a_mixture_is_measured_by_its_parts(folder, tmp_path):
     values = [record["films/accuracy"] for record in records]
     best = int(np.argmax(values))  # patience goes by it: two looks without a better one end the run
     assert fitted.ended == "patience" and fitted.step == best + 3 < 12
+    assert "no better validation films/accuracy in 2 evaluations" in capsys.readouterr().out
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["validation"]["step"] == max(step + 1 for step, value in enumerate(values) if value == values[best]) or (
         results["validation"]["metrics"]["films/accuracy"]["value"] == values[best]
     )
+    alone = open_evaluation(str(tmp_path / "run"), data=str(folder / "films"), split="validation")
+    metrics = measure(alone.job, alone.params, alone.split, alone.step)["metrics"]
+    assert list(metrics) == ["accuracy", "macro_f1", "matthews"]
+    assert metrics["accuracy"]["value"] == results["validation"]["metrics"]["films/accuracy"]["value"]
     with pytest.raises(ValueError, match="evaluate.metric must be one of loss, accuracy, .*films/accuracy.*: got 'x/accuracy'"):
         jaxllm.fit(dataclasses.replace(made, run_dir=str(tmp_path / "x"), evaluate=EvaluateConfig(metric="x/accuracy")))
 

@@ -16,9 +16,11 @@ from jaxllm.data.tfds_builder import Label, write_set
 from jaxllm.finetune import LoRA
 from jaxllm.finetune.tasks import TextClassification
 from jaxllm.models import HeadConfig, TransformerConfig
+from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.recipe import FromPretrained
+from jaxllm.recipe.serialize import differences
 from jaxllm.sharding import MeshConfig
-from jaxllm.training import EvaluateConfig, OptimizerConfig, read_metrics
+from jaxllm.training import EvaluateConfig, OptimizerConfig, Progress, read_metrics
 from tests.finetune.tasks.conftest import sentence
 from tests.recipe import tiny
 
@@ -101,9 +103,7 @@ def test_fine_tuned_further(trained, tmp_path):
 
 def test_unknown_metric(trained, tmp_path):
     recipe = dataclasses.replace(trained, run_dir=str(tmp_path / "run"), evaluate=EvaluateConfig(metric="bleu"))
-    with pytest.raises(
-        ValueError, match="evaluate.metric must be one of loss, accuracy, macro_f1, matthews, micro_f1: got 'bleu'"
-    ):
+    with pytest.raises(ValueError, match="evaluate.metric must be one of loss, accuracy, macro_f1, matthews: got 'bleu'"):
         jaxllm.fit(recipe)
 
 
@@ -111,3 +111,51 @@ def test_labels_must_be_those_of_the_data(trained, tmp_path):
     model = dataclasses.replace(trained.model, head=dataclasses.replace(trained.model.head, num_labels=3))
     with pytest.raises(ValueError, match="model.head.num_labels must be the number of .* labels: got 3, the data has 2"):
         jaxllm.fit(dataclasses.replace(trained, run_dir=str(tmp_path / "run"), model=model))
+
+
+def test_what_was_best_by_another_metric_is_forgotten(trained, tmp_path):
+    """The best checkpoint goes by the new metric, and patience begins anew; a checkpoint that does not say is kept as it is."""
+    made = dataclasses.replace(trained, run_dir=str(tmp_path / "run"), steps=6)
+    jaxllm.fit(made)
+
+    def saved(step):
+        text = (tmp_path / "run" / "checkpoints" / str(step) / "manifest" / "manifest.json").read_text()
+        return json.loads(text)["meta"]["progress"]
+
+    assert saved(6)["metric"] == "macro_f1" and saved(6)["best"] is not None
+    jaxllm.fit(dataclasses.replace(made, steps=7, evaluate=EvaluateConfig(every=7, batch_size=16)))
+    assert saved(7)["metric"] == "loss" and saved(7)["best"] is None
+    config = json.loads((tmp_path / "run" / "recipe.json").read_text())["checkpoint"]
+    assert (config["best_metric"], config["best_is"]) == ("loss", "lowest")
+    before = Progress(best=0.5, evaluations_since_best=3)
+    assert before.going_by("accuracy") == dataclasses.replace(before, metric="accuracy")
+    assert before.going_by("accuracy").going_by("matthews") == Progress(metric="matthews")
+
+
+def with_odd(trained, folder, split, text, **changes):
+    """The recipe on a set of which the last text of a split is this one."""
+    rows = [(f"t:{i}", words, ("bad", "good")[label]) for i in range(24) for words, label in [sentence(i)]]
+    splits = {"train": rows[:16], "validation": rows[16:20], "test": rows[20:]}
+    splits[split] = [*splits[split][:-1], ("t:odd", text, "good")]
+    write_set("odd", splits, folder, description="", features={"id": None, "text": None, "label": Label(("bad", "good"))})
+    data = dataclasses.replace(trained.data, dataset="odd", data_dir=str(folder), **changes)
+    return dataclasses.replace(trained, run_dir=str(folder / "run"), data=data, steps=1)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(("text", "said"), [(" ", "t:odd: a text must have"), ("a film " * 40, "t:odd has more")])
+def test_a_split_that_cannot_be_used_is_refused_before_the_first_step(split, text, said, trained, tmp_path):
+    """A run that died of it goes on without that split."""
+    recipe = with_odd(trained, tmp_path, split, text, too_long="refuse")
+    with pytest.raises(ValueError, match=said):
+        jaxllm.fit(recipe)
+    assert not (tmp_path / "run").exists()
+    without = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **{f"{split}_split": None}))
+    assert differences(recipe, without) == {} and assemble(without).notes == []
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_cut_texts_of_each_split_are_told(split, trained, tmp_path):
+    (told,) = assemble(with_odd(trained, tmp_path, split, "a film " * 40)).notes
+    count = {"train": 16}.get(split, 4)
+    assert told == f"{split}: 1 of {count} examples are longer than 32 tokens and cut"

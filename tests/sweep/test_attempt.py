@@ -1,5 +1,7 @@
 """A real run that the sweep ends early, and that goes on afterwards."""
 
+import json
+
 from jaxllm.recipe import is_run_folder
 from jaxllm.sweep.attempt import PRUNED, attempt
 from jaxllm.sweep.field import with_values
@@ -17,5 +19,6 @@ def test_a_run_is_ended_by_its_evaluations_and_can_go_on(tmp_path, capsys):
     assert is_run_folder(place) and attempt(recipe, place, "x").ending == "complete"
     assert "restored step 2" in capsys.readouterr().out
     assert [step for step, _ in curve(place, goal)] == [2, 4]
+    assert json.loads((place / "results.json").read_text())["peak_memory_bytes"] is None  # the process has had other runs
     assert measures(place, goal)["validation loss"] == min(loss for _, loss in curve(place, goal))
     assert attempt(recipe, place, "x", lambda *_: PRUNED).ending == "complete" and capsys.readouterr().out == ""

@@ -1,15 +1,18 @@
 """Several seeds and folds: which runs there are, and mean and deviation of what they came to."""
 
+import json
 import statistics
 
 import pytest
 
-from jaxllm.data.source import find_text_set
+from jaxllm.data.source import find_set, find_text_set
+from jaxllm.data.task_data import Records
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.recipe import Recipe, load_json
 from jaxllm.sweep import RepeatConfig, Sweep, repeat
 from jaxllm.sweep.field import with_values
 from jaxllm.sweep.folds import fold_splits
+from jaxllm.sweep.outcome import Goal, measures
 from jaxllm.training import NonFiniteLoss
 from tests.recipe import tiny
 from tests.sweep.fake import fake_fit, use
@@ -43,6 +46,34 @@ def test_a_fold_is_spread_over_the_split(many):
     (_, held), *_ = fold_splits(many, 2)
     numbers = [int(text.split()[1]) for text in texts(many, held)]
     assert min(numbers) < 3 and max(numbers) > 18
+
+
+def test_questions_about_one_text_are_in_one_fold(tmp_path):
+    rows = [(f"q{number}", f"text {number // 7}", "who?") for number in range(60)]
+    write_set("asked", {"train": rows}, tmp_path, description="", features={"id": None, "context": None, "question": None})
+    recipe = with_values(tiny.config(), {"data.dataset": "asked", "data.data_dir": str(tmp_path)})
+    folder, held_out = find_set("asked", data_dir=str(tmp_path)).folder, []
+    for train, held in fold_splits(recipe, 3):
+        inside, outside = ({record["context"] for record in Records(folder, split)} for split in (held, train))
+        assert inside and outside and not inside & outside
+        held_out += [record["id"] for record in Records(folder, held)]
+    assert sorted(held_out) == sorted(name for name, *_ in rows)
+    with pytest.raises(ValueError, match="--folds must be at most the texts of 'train.0:10.' that are asked about: got 3"):
+        fold_splits(with_values(recipe, {"data.train_split": "train[0:10]"}), 3)
+
+
+def test_what_a_task_writes_is_counted_too(tmp_path):
+    record = {"step": 4, "split": "validation", "loss": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    written = {"examples": 3, "metrics": {"rouge_l": {"value": 21.5}, "bleu": {"value": 8.0}}, "answers": []}
+    split = {"split": "validation", "step": 4, "loss": 1.0, "metrics": {"token_accuracy": {"value": 0.5}}, "written": written}
+    (tmp_path / "results.json").write_text(json.dumps({"step": 4, "validation": split}))
+    assert measures(tmp_path, Goal(metric="loss", best_is="lowest")) == {
+        "validation loss": 1.0,
+        "validation token accuracy": 0.5,
+        "validation rouge l": 21.5,
+        "validation bleu": 8.0,
+    }
 
 
 def test_more_folds_than_records_are_refused(many):

@@ -66,7 +66,19 @@ def test_the_optimizer_does_as_its_config_says():
     assert [value != 0 for value in factors(updates)] == [False, False, False, False, True]
     updates, state = rule.update(TREE, state, TREE)
     np.testing.assert_allclose(updates["layers"]["ffw"]["up"]["kernel"][2], -0.1 * (1 + 0.1) * 0.5 * np.ones((2, 2)), rtol=0.05)
-    assert isinstance(make_optimizer(OptimizerConfig(), 10, lambda rule: optax.identity())[0], optax.GradientTransformation)
+    rule, _ = make_optimizer(config, 10, lambda rule: optax.chain(rule, optax.scale(3.0)))  # what a method does is behind it
+    np.testing.assert_allclose(rule.update(TREE, rule.init(TREE), TREE)[0]["final_norm"]["scale"], -0.3, rtol=1e-6)
+
+
+def test_layers_that_nobody_counts_are_refused():
+    """Without them an embedding would learn as fast as the last layer."""
+    alone = {"embed": TREE["embed"], "final_norm": TREE["final_norm"]}
+    for tree, path in ((alone, "embed/table"), ({"encoder": alone, "decoder": TREE}, "encoder/embed/table")):
+        transform = scale_by_depth(0.5, None)
+        with pytest.raises(ValueError, match=f"count layers by those that learn: {path} learns, and no layer above it"):
+            transform.update(tree, transform.init(tree))
+    top = {"final_norm": TREE["final_norm"], "head": {"bias": jnp.ones(1)}}
+    assert float(scale_by_depth(0.5, 1).update(top, scale_by_depth(0.5, 1).init(top))[0]["head"]["bias"][0]) == 1
 
 
 @pytest.mark.parametrize(("field", "value"), [("layer_decay", 1.5), ("unfreeze_every", 0)])

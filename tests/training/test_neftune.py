@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxllm.finetune import PromptTuning, PTuning, adapt, begin_params
 from jaxllm.models import EncoderDecoder, Transformer
 from jaxllm.sharding import MeshConfig, make_mesh, use_mesh
 from jaxllm.training import LossConfig, LossSums
 from jaxllm.training.neftune import noise_scale, noisy
-from tests.models.options import tiny, tiny_pair
+from tests.models.options import tiny, tiny_encoder, tiny_pair
 from tests.models.programs import FAST_TO_COMPILE, parameters
 
 CONFIG = tiny("llama", dropout=0.0)
@@ -57,6 +58,26 @@ def test_noise_is_uniform_of_that_size():
     np.testing.assert_array_equal(hidden(5.0, None), clean)  # an evaluation
     for explicit in (False, True):
         np.testing.assert_allclose(hidden(5.0, key, mesh=MeshConfig(data=2, tensor=2, explicit=explicit)), noised, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [PromptTuning(tokens=3), PTuning(tokens=3, hidden=4)], ids=lambda m: type(m).__name__)
+def test_virtual_tokens_before_an_encoders_text_have_no_noise(method):
+    config = tiny_encoder("bert")
+    model, found = adapt(Transformer(config), method), []
+    base = parameters(config)
+
+    def loss(params, batch, dropout_key):
+        out = model.apply({"params": params}, jnp.asarray(TOKENS), dropout_key=dropout_key, capture=("hidden",))
+        found.append(out.captured["hidden"][0])  # type: ignore[union-attr]
+        return LossSums.zeros()
+
+    def run(alpha):
+        noisy(loss, alpha)(begin_params(model, jax.random.key(0), base), {}, jax.random.key(0))
+        return found.pop()
+
+    clean, noised = jax.jit(lambda: (run(0.0), run(5.0)), compiler_options=FAST_TO_COMPILE)()
+    np.testing.assert_array_equal(clean[:, :3], noised[:, :3])
+    assert (np.abs(clean[:, 3:] - noised[:, 3:]).max(axis=2) > 0.01).all()
 
 
 def test_without_it_the_loss_is_the_same_one():

@@ -23,9 +23,9 @@ from jaxllm.finetune.vera import VeRA
 def read_ia3(incoming: Incoming, also: tuple[str, ...]) -> tuple[IA3, Any]:
     """The method, and its parameters."""
     flats: dict[Place, Flat] = {}
-    for name, own in incoming.own.items():
+    for name in incoming.own:
         module = incoming.module(name)
-        is_input = own["ia3_l"].shape[0] == 1 and module.outputs != 1
+        is_input = incoming.shaped(name, "ia3_l", (None, None)).shape[0] == 1 and module.outputs != 1
         vector = incoming.shaped(name, "ia3_l", (1, module.inputs) if is_input else (module.outputs, 1)).reshape(-1)
         for part, target in enumerate(module.targets):
             order = module.order

@@ -30,9 +30,6 @@ class TextClassification(TextTask):
     """Name the class of a text, or of a pair."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
-    metrics: ClassVar[Mapping[str, Best]] = {
-        "accuracy": "highest", "macro_f1": "highest", "matthews": "highest", "micro_f1": "highest",
-    }  # fmt: skip
 
     several: bool = False
     """Whether a text may have any number of classes, each decided by itself with a sigmoid."""
@@ -44,6 +41,17 @@ class TextClassification(TextTask):
             raise ValueError("objective.class_weights is for one class a text: leave it out with objective.several")
         if isinstance(self.class_weights, tuple) and min(self.class_weights, default=0) <= 0:
             raise ValueError(f"objective.class_weights must be positive: got {self.class_weights}")
+
+    @property
+    def metrics(self) -> Mapping[str, Best]:
+        return {"accuracy": "highest", "macro_f1": "highest", "micro_f1" if self.several else "matthews": "highest"}
+
+    def headed(self, model: ModelConfig) -> ModelConfig:
+        """With a new head, whose labels the data tells."""
+        headed = super().headed(model)
+        if not self.several or not isinstance(headed, TransformerConfig):
+            return headed
+        return dataclasses.replace(headed, head=dataclasses.replace(headed.head, several=True))
 
     def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
         check_read("TextClassification", check_stack("TextClassification", model, data, "sequence"))

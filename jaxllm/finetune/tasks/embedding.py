@@ -15,9 +15,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxllm.data import TaskData, Tokenizer
+from jaxllm.data import TaskData, TaskDataConfig, Tokenizer
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
+from jaxllm.data.source import find_set
 from jaxllm.evaluate.metrics import Scores, correlation_scores, mean_of
 from jaxllm.finetune.tasks.classification import SHOWN, first_text
 from jaxllm.finetune.tasks.encode import encode_text
@@ -103,6 +104,14 @@ class SentenceEmbedding:
             raise ValueError(f"objective.temperature must be positive: got {self.temperature}")
         if self.lowest >= self.highest:
             raise ValueError(f"objective.lowest must be under objective.highest: got {self.lowest} and {self.highest}")
+
+    def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Best]:
+        """Of a set with scores how they agree with the cosines, of one without them `top_1`; all where the set is not there."""
+        try:
+            scored = self.loss == "cosine" or has_scores(data)
+        except FileNotFoundError:  # as where a run is planned
+            return self.metrics
+        return {name: best for name, best in self.metrics.items() if scored == (name != "top_1")}
 
     def headed(self, model: ModelConfig) -> ModelConfig:
         """Without a head."""
@@ -215,6 +224,10 @@ class SentenceEmbedding:
         cosine = np.sum(found["vectors"][:SHOWN, 0] * found["vectors"][:SHOWN, 1], axis=1)
         shown = zip(found["items"][:SHOWN], cosine, strict=True)
         return "\n".join(f"[{each:.2f}] {first_text(record_of(rows, int(item)))}" for item, each in shown)
+
+
+def has_scores(data: TaskDataConfig) -> bool:
+    return data.label_feature in find_set(data.dataset, data_dir=data.data_dir).features
 
 
 def contrastive(

@@ -98,14 +98,15 @@ def _framed(values: list[int], before: int, after: int) -> np.ndarray:
 
 
 def _place(answers: dict[str, list], spans: list[tuple[int, int]]) -> tuple[int, int]:
-    """The first and last token of the first answer; (-1, -1) where there is none.
+    """The first and last token of the first answer; (-1, -1) where there is none. Where it starts is called `start`, or as in
+    SQuAD's own files `answer_start`.
 
     Raises:
       ValueError: an answer beyond the context.
     """
     if not answers["text"]:
         return -1, -1
-    begin = answers["start"][0]
+    begin = answers["answer_start" if "answer_start" in answers else "start"][0]
     end = begin + len(answers["text"][0])
     touched = [number for number, (first, last) in enumerate(spans) if first < end and last > begin]
     if begin < 0 or not touched:

@@ -7,7 +7,7 @@ from jaxllm.interchange.config_reader import ConfigReader
 from jaxllm.interchange.family import Family
 from jaxllm.interchange.fields import read_activation, write_activation
 from jaxllm.interchange.keymap import Tensor
-from jaxllm.interchange.labels import read_labels, write_labels
+from jaxllm.interchange.labels import read_labels, read_several, write_labels, write_several
 from jaxllm.interchange.rows import from_heads, linear, norm, to_heads
 from jaxllm.models import HeadConfig, TransformerConfig
 
@@ -62,6 +62,7 @@ def write_encoder(config: TransformerConfig, architecture: str, model_type: str,
         "attention_probs_dropout_prob": config.dropout,
         "tie_word_embeddings": config.tie_embeddings,
         **write_labels(config.head.num_labels, config.head.label_names),
+        **write_several(config.head.several),
         **more,
     }
 
@@ -90,6 +91,10 @@ def encoder_tensors(model: str) -> list[Tensor]:
 def _masked_lm_head(reader: ConfigReader) -> HeadConfig:
     activation = read_activation(reader, "hidden_act", "gelu")
     return HeadConfig(bias=True, transform=True, transform_activation=activation)
+
+
+def _sequence_head(reader: ConfigReader) -> HeadConfig:
+    return HeadConfig(kind="sequence", pooler=True, several=read_several(reader), **read_labels(reader))
 
 
 def _span_head(reader: ConfigReader) -> HeadConfig:
@@ -135,7 +140,7 @@ def _family(architecture: str, read_head: Callable[[ConfigReader], HeadConfig], 
 FAMILIES = (
     _family("BertModel", lambda reader: HeadConfig(kind="none", pooler=True)),
     _family("BertForMaskedLM", _masked_lm_head, ("*pooler.*",)),
-    _family("BertForSequenceClassification", lambda reader: HeadConfig(kind="sequence", pooler=True, **read_labels(reader))),
+    _family("BertForSequenceClassification", _sequence_head),
     _family("BertForTokenClassification", lambda reader: HeadConfig(kind="tokens", **read_labels(reader)), ("*pooler.*",)),
     _family("BertForQuestionAnswering", _span_head, ("*pooler.*",)),
 )

@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
+from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks import QuestionAnswering
-from jaxllm.finetune.tasks.question import best_spans, span_loss
+from jaxllm.finetune.tasks.question import EncodeQuestion, best_spans, span_loss
 from tests.finetune.tasks.battery import ENCODER
 
 TASK = QuestionAnswering(stride=8, max_question=16, max_answer=12)
@@ -70,6 +72,26 @@ def test_best_span_is_the_best(opened):
         a, b = max(pairs, key=pairs.__getitem__)
         np.testing.assert_allclose(found["score"][row], pairs[a, b], rtol=1e-6)
         assert (found["begin"][row], found["end"][row]) == (batch["char_begins"][row, a] - 1, batch["char_ends"][row, b])
+
+
+def test_answers_as_in_squad(open_task):
+    """TFDS's own set calls the start `answer_start`."""
+    data = open_task("questions")
+    one = EncodeQuestion(data.tokenizer, 64, 8, 16, True)
+    for record in data.records("validation"):
+        answers = {"text": record["answers"]["text"], "answer_start": record["answers"]["start"]}
+        for mine, other in zip(one(record), one(record | {"answers": answers}), strict=True):
+            assert all(np.array_equal(mine.arrays[name], other.arrays[name]) for name in mine.arrays)
+
+
+def test_a_field_that_is_not_there_is_named(open_task, tmp_path):
+    answer = {"text": tfds.features.Sequence(tfds.features.Text())}
+    kinds = {"id": None, "context": None, "question": None, "answers": tfds.features.FeaturesDict(answer)}
+    rows = [("q:1", "Anna went to sea", "who went to sea?", {"text": ["Anna"]})]
+    write_set("nowhere", {"train": rows, "validation": rows}, tmp_path, description="", features=kinds)
+    data = open_task(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"q:1: a record must have 'start': it has answers\.text, context, id, question; name"):
+        TASK.rows(data, TASK.headed(ENCODER), "train", seed=0)
 
 
 def test_refusals(open_task):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxllm.finetune.tasks import QuestionAnswering
+from jaxllm.finetune.tasks import Mixture, QuestionAnswering
 from jaxllm.models import HeadConfig, Transformer, init_params
 from jaxllm.recipe import Loaded
 from jaxllm.recipe.job import by_item
@@ -49,11 +49,19 @@ def test_labels_and_scores_are_those_of_the_task(name, open_task):
 
 
 def test_several_labels_are_each_by_themselves(open_task):
+    """As its head says; of a run whose model was given without it, as the task of its objective says."""
     loaded, _, rows, found = opened("several", open_task)
-    recipe = dataclasses.make_dataclass("Run", ["objective"])(ROWS["several"].task)
-    object.__setattr__(loaded, "recipe", recipe)
+    config = loaded.model.config
+    plain = Transformer(dataclasses.replace(config, head=dataclasses.replace(config.head, several=False)))
+    run = dataclasses.make_dataclass("Run", ["objective"])
+    task = ROWS["several"].task
+    trained = [dataclasses.replace(loaded, model=plain) for _ in range(3)]
+    for each, objective in zip(trained, (None, task, Mixture(task=task, others=("more",))), strict=True):
+        object.__setattr__(each, "recipe", run(objective))
     texts = [rows.records[int(rows.table.records[item])]["text"] for item in found["items"]]
-    np.testing.assert_allclose(loaded.probabilities(texts), jax.nn.sigmoid(found["logits"]), atol=1e-5)
+    for each in (loaded, *trained[1:]):
+        np.testing.assert_allclose(each.probabilities(texts), jax.nn.sigmoid(found["logits"]), atol=1e-5)
+    np.testing.assert_allclose(trained[0].probabilities(texts), jax.nn.softmax(found["logits"], axis=-1), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["words", "words, decoder"])

@@ -9,13 +9,13 @@ import pytest
 
 from jaxllm.data import TaskDataConfig
 from jaxllm.data.rows import Share
-from jaxllm.finetune.tasks import Labels, Regression, TextClassification, TokenClassification
+from jaxllm.finetune.tasks import Labels, Regression, SentenceEmbedding, TextClassification, TokenClassification
 from jaxllm.models import HeadConfig, TransformerConfig, init_params, make_model
 from jaxllm.recipe.job import by_item
 from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, use_mesh
 from jaxllm.training import LossConfig
-from tests.finetune.tasks.battery import DECODER, ENCODER, ROWS
+from tests.finetune.tasks.battery import DECODER, ENCODER, ROWS, Row
 from tests.recipe import tiny
 
 LOSS = LossConfig()
@@ -100,6 +100,27 @@ def test_class_weights(open_task):
     assert set(batch["loss_weights"][batch["loss_weights"] > 0]) == {1.0}
     with pytest.raises(ValueError, match="one for each class: got 3 for 2: bad, good"):
         TextClassification(class_weights=(1.0, 1.0, 2.0)).labels(data)
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset", "metrics"),
+    [
+        (TextClassification(), "reviews", ["accuracy", "macro_f1", "matthews"]),
+        (TextClassification(several=True), "topics", ["accuracy", "macro_f1", "micro_f1"]),
+        (SentenceEmbedding(), "scores", ["spearman", "pearson"]),
+        (SentenceEmbedding(loss="cosine"), "scores", ["spearman", "pearson"]),
+        (SentenceEmbedding(), "pairs", ["top_1"]),
+    ],
+)
+def test_metrics_are_those_that_are_measured(task, dataset, metrics, open_task):
+    data = open_task("scores", label_feature="none") if dataset == "pairs" else open_task(dataset)
+    config = told(Row(task, ENCODER, dataset), data)
+    rows = task.rows(data, config, "validation", seed=None)
+    batch = rows.rows(np.arange(rows.rows_per_epoch))
+    params = init_params(make_model(config), jax.random.key(0))
+    found = jax.device_get(jax.jit(task.make_predict(make_model(config), LossConfig()))(params, batch)[1])
+    named = task.metrics_of(data.config) if isinstance(task, SentenceEmbedding) else task.metrics
+    assert list(named) == metrics and set(task.score(by_item([found]), rows, data).statistics) == set(metrics)
 
 
 def test_several_classes_by_hand(open_task):
