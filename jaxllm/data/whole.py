@@ -1,4 +1,4 @@
-"""Folders of the cache that several processes want at once: written by one, whole or not at all."""
+"""Folders that are there whole or not at all: those of the cache, which several processes want at once, and new ones."""
 
 import contextlib
 import fcntl
@@ -7,6 +7,23 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder to fill, beside `folder`, whose name it takes at the end; where something goes wrong it is gone.
+
+    Args:
+      folder: is not there yet.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from jaxllm.data.image_input import ImageInput
+from jaxllm.data.whole import new_folder
 from jaxllm.interchange.config_reader import ConfigReader
 from jaxllm.interchange.family import Family
 from jaxllm.interchange.generation import FILE, GenerationDefaults, generation_fields, writes_text
@@ -78,9 +77,7 @@ def write_folder(
     outgoing = published_tensors(family, config, params, dtype)
     special = {name: getattr(tokenizer, name.replace("_token", ""), None) for name in _SPECIAL}
     written = max((tensor.dtype for tensor in outgoing), key=lambda kind: kind.itemsize)
-    unfinished = dst.with_name(f".{dst.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(dst) as unfinished:
         content = {**special, **fields, "dtype": str(written)}
         if generation is not None:
             told = generation_fields(generation)
@@ -98,10 +95,6 @@ def write_folder(
         if image_input is not None:
             write_image_input(unfinished, image_input, config)
         write_tensors(unfinished, outgoing, max_shard_bytes)
-        unfinished.rename(dst)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return dst
 
 

@@ -2,8 +2,6 @@
 whose tensors are named by the paths of our parameters. Every method can be kept in it, to the last bit."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxllm.data.whole import new_folder
 from jaxllm.finetune import AnyMethod
 from jaxllm.finetune.peft import Adapter
 from jaxllm.interchange import SafetensorsFolder
@@ -67,16 +66,10 @@ def write_adapter_folder(folder: Path, adapter: Adapter, base: Mapping[str, Any]
     shapes = {path: list(leaf.shape) for path, leaf in base.items()}
     described = AdapterFile(method=adapter.method, base=adapter.base, shapes=shapes, head=head)
     leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(adapter.params)}
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(folder) as unfinished:
         text = json.dumps(to_tree(described, AdapterFile), indent=1, ensure_ascii=False)
         (unfinished / DESCRIPTION).write_text(text + "\n", "utf-8")
         write_file(unfinished / TENSORS, [_outgoing(path, leaf) for path, leaf in leaves.items()])
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 

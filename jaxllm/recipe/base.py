@@ -12,8 +12,8 @@ from jaxllm.finetune import unadapted
 from jaxllm.models import HeadConfig, Model, TransformerConfig, abstract_params, make_model, partition, path_of
 from jaxllm.recipe.fitting import fitting
 from jaxllm.recipe.job import Job
-from jaxllm.recipe.load import load, peek
-from jaxllm.sharding import shardings_for
+from jaxllm.recipe.load import load_pretrained, peek
+from jaxllm.sharding import placed_shapes
 
 ROOM = 1.2
 """Free memory that another copy of the parameters must find, in units of its size."""
@@ -50,8 +50,6 @@ def base_of(job: Job, frozen: Any) -> Base:
     Raises:
       NoBase: it is not there any more, or there is no room for it.
     """
-    name = job.recipe.pretrained
-    assert name is not None
     config, head = unadapted(job.model).config, pretrained_head(job)
     if head is not None and isinstance(config, TransformerConfig):
         config = dataclasses.replace(config, head=head)
@@ -61,13 +59,9 @@ def base_of(job: Job, frozen: Any) -> Base:
     there = {path_of(keys): leaf.shape for keys, leaf in jax.tree_util.tree_leaves_with_path(frozen)}
     if shapes.items() <= there.items():
         return Base(model, partition(frozen, lambda path: path in shapes)[0])
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        shardings_for(abstract, axes, job.mesh),
-    )
+    placed = placed_shapes(abstract, axes, job.mesh)
     _agreed(lambda: _check_room(placed, job))
-    params, missing = _agreed(lambda: fitting(load(name, mesh=job.recipe.mesh), placed))
+    params, missing = _agreed(lambda: fitting(load_pretrained(job.recipe, job.mesh), placed))
     if missing:
         raise NoBase(f"the pretrained model has no {missing[0]}")
     return Base(model, params)

@@ -15,6 +15,7 @@ import jaxllm.data
 from jaxllm.data import Batch, Tokenizer
 from jaxllm.finetune.tasks.encode import around
 from jaxllm.finetune.tasks.target_probs import target_probs
+from jaxllm.finetune.tasks.task import run_stack
 from jaxllm.models import EncoderDecoderConfig, Transformer, TransformerConfig, VisionConfig, unembed_parts
 from jaxllm.recipe.base import Base, pretrained_head
 from jaxllm.recipe.job import Job
@@ -122,13 +123,7 @@ def _loss(model: Transformer, headed: TransformerConfig, params: Any, output: An
       output: that one's parameters; None for the model's own.
     """
     params = model.prepare(params)
-    found: Any = model.apply(
-        {"params": params},
-        batch["tokens"],
-        positions=batch["positions"],
-        segment_ids=batch["segment_ids"],
-        unembed=False,
-    )
+    hidden, _ = run_stack(model, params, batch, None)
     parts = unembed_parts(headed, params if output is None else output)
-    sums = target_probs(headed, parts, found.hidden, batch["targets"], CHUNK).sums(batch["loss_weights"])
+    sums = target_probs(headed, parts, hidden, batch["targets"], CHUNK).sums(batch["loss_weights"])
     return sums.cross_entropy / sums.weight

@@ -177,6 +177,12 @@ class First(NamedTuple):
     """What of the pretrained model must be found again: see `base_identity`."""
 
 
+def load_pretrained(recipe: Recipe, mesh: Mesh) -> Loaded:
+    """The model that a recipe begins with, on the devices of this mesh, whichever the recipe names."""
+    assert recipe.pretrained is not None
+    return load(recipe.pretrained, mesh=MeshConfig(**mesh.shape, explicit=recipe.mesh.explicit))
+
+
 def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) -> First:
     """The state that a run begins with."""
     key = jax.random.fold_in(jax.random.key(recipe.seed), 0)
@@ -184,7 +190,7 @@ def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) 
     given, new, identity = None, [], {}
     if recipe.pretrained is not None:
         own = recipe.method.leaf
-        loaded = load(recipe.pretrained, mesh=MeshConfig(**mesh.shape, explicit=recipe.mesh.explicit))
+        loaded = load_pretrained(recipe, mesh)
         given, missing = fitting(loaded, abstract.whole, recipe.model_config)
         identity = base_identity(loaded, abstract)
         if recipe.adapter is not None:

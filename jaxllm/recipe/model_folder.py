@@ -2,24 +2,22 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from jaxllm.checkpoint import Store
 from jaxllm.data import Tokenizer, load_tokenizer
 from jaxllm.data.image_input import ImageInput
+from jaxllm.data.whole import new_folder
 from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.models import ModelConfig, abstract_params, make_model
 from jaxllm.recipe.device_config import inference_config, portable_config
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.serialize import from_tree, to_tree
-from jaxllm.sharding import shardings_for
+from jaxllm.sharding import placed_shapes
 
 MODEL_FILE = "model.json"
 
@@ -56,14 +54,8 @@ def write_model_folder(folder: Path, loaded: Loaded) -> None:
     """
     if folder.exists():
         raise FileExistsError(f"{folder} must be a new folder: there is something already; name another, or move it away")
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(folder) as unfinished:
         _write(unfinished, loaded)
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def _write(folder: Path, loaded: Loaded) -> None:
@@ -99,11 +91,7 @@ def load_model_folder(folder: Path, mesh: Mesh, dtype: str | None) -> Loaded:
     described, tokenizer = read_model_file(folder)
     model = make_model(inference_config(described.config, dtype, mesh))
     abstract, axes = abstract_params(model)
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        shardings_for(abstract, axes, mesh),
-    )
+    placed = placed_shapes(abstract, axes, mesh)
     with closing(Store(folder / "checkpoints")) as store:
         params: Any = store.restore_params(placed).state
     return Loaded(

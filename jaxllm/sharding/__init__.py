@@ -10,7 +10,7 @@ from jaxllm.sharding.constrain import einsum, gather, gather_activation, gather_
 from jaxllm.sharding.divide import AxisSize, check_batch, check_divides, left_whole, use_all
 from jaxllm.sharding.mesh import make_mesh, mesh_sizes
 from jaxllm.sharding.mesh_config import MeshConfig, MeshError
-from jaxllm.sharding.placement import batch_parts, batch_sharding, replicated, shardings_for, use_mesh
+from jaxllm.sharding.placement import batch_parts, batch_sharding, placed_shapes, replicated, shardings_for, use_mesh
 
 __all__ = [
     "RULES",
@@ -34,6 +34,7 @@ __all__ = [
     "make_mesh",
     "map_shards",
     "mesh_sizes",
+    "placed_shapes",
     "replicated",
     "reshard",
     "scatter_sum",

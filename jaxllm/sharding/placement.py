@@ -42,3 +42,12 @@ def shardings_for(abstract: Any, axes: Any, mesh: Mesh) -> Any:
         abstract,
         is_leaf=lambda node: isinstance(node, Axes),
     )
+
+
+def placed_shapes(abstract: Any, axes: Any, mesh: Mesh) -> Any:
+    """The shapes and types of parameters, each with its sharding at rest; arguments as those of `shardings_for`."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings_for(abstract, axes, mesh),
+    )

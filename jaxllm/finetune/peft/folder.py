@@ -1,7 +1,5 @@
 """A folder with an adapter as PEFT writes and reads it: adapter_config.json and adapter_model.safetensors."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxllm.data.whole import new_folder
 from jaxllm.finetune.adalora import AdaLoRA
 from jaxllm.finetune.ia3 import IA3
 from jaxllm.finetune.lora import LoRA
@@ -93,15 +92,9 @@ def write_adapter(folder: Path, layout: Layout, method: Any, params: Any, base: 
     kind, fields, tensors = _content(layout, method, params)
     prefix = "base_model." if kind in PROMPTS else "base_model.model."
     named = {name if name == "prompt_embeddings" else _prefixed(name, prefix): array for name, array in tensors.items()}
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(folder) as unfinished:
         write_config(unfinished, kind, base, task_type(layout.config), fields)
         write_file(unfinished / TENSORS, [_outgoing(name, array) for name, array in named.items()])
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 

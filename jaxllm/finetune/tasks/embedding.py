@@ -6,7 +6,7 @@ if the data has them (arXiv:1705.00652). cosine: the cosine of a pair is to be i
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxllm.data import TaskData, TaskDataConfig, Tokenizer
+from jaxllm.data import TaskData, TaskDataConfig
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.data.source import find_set
@@ -24,11 +24,11 @@ from jaxllm.finetune.tasks.classification import SHOWN, first_text
 from jaxllm.finetune.tasks.encode import encode_text
 from jaxllm.finetune.tasks.task import (
     Best,
+    EncodeRecord,
     Found,
-    Labels,
     Predict,
+    TaskDefaults,
     check_loss,
-    fingerprint,
     open_rows,
     record_of,
     task_data,
@@ -45,11 +45,9 @@ F32 = jnp.dtype(jnp.float32)
 
 
 @dataclass(frozen=True)
-class EncodePair:
+class EncodePair(EncodeRecord):
     """A record as one item: its two texts, the negative if there is one, and the score."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     text: str
     pair: str
     negative: bool
@@ -57,10 +55,6 @@ class EncodePair:
     lowest: float
     highest: float
     bounded: bool
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         arrays, cut = {}, False
@@ -81,7 +75,7 @@ class EncodePair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceEmbedding:
+class SentenceEmbedding(TaskDefaults):
     """Make vectors of texts whose cosine says how much they have in common."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False)
@@ -125,20 +119,11 @@ class SentenceEmbedding:
             raise ValueError("objective SentenceEmbedding needs data.pair_feature, the second text of each pair: got none")
         check_loss("SentenceEmbedding", loss, "chunk", "z_loss", "label_smoothing")
 
-    def labels(self, data: TaskData) -> Labels | None:
-        return None
-
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
-
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         shape = (task_data("SentenceEmbedding", data).seq_len,)
         names = [f"{text}{name}" for text in ("", "pair_") for name in ("tokens", "positions", "segment_ids")]
         more = {"scores": Field((), np.float32), "loss_weights": Field((), np.float32)}
         return {name: Field(shape) for name in names} | more
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData) and data.config.pair_feature is not None

@@ -7,12 +7,12 @@ InstructionTuning(template="plain")    # for a model without: requests and answe
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from jaxllm.data import TaskData, Tokenizer
+from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.evaluate.metrics import Scores
@@ -26,7 +26,7 @@ from jaxllm.finetune.tasks.language import (
     per_item,
     token_scores,
 )
-from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict, fingerprint, open_rows, record_of
+from jaxllm.finetune.tasks.task import Best, EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of
 from jaxllm.finetune.tasks.turns import Template, encode_request, encode_turns, template_of
 from jaxllm.finetune.tasks.written import SHOWN, Written, write_texts
 from jaxllm.models import ModelConfig
@@ -39,17 +39,23 @@ MESSAGES, TOOLS = "messages", "tools"
 
 
 @dataclass(frozen=True)
-class EncodeChat:
-    """A record as one item: its conversation, and which tokens of it the assistant said."""
+class EncodeTurns(EncodeRecord):
+    """What makes items of conversations."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     template: Template
-    turns: Literal["all", "last"]
 
     @property
     def fingerprint(self) -> str:
-        return chat_fingerprint(self, self.tokenizer)
+        """Of the tokenizer's chat template, too."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        return hashlib.sha256(f"{super().fingerprint} {template}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class EncodeChat(EncodeTurns):
+    """A record as one item: its conversation, and which tokens of it the assistant said."""
+
+    turns: Literal["all", "last"]
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         messages, tools = conversation(record)
@@ -59,12 +65,6 @@ class EncodeChat:
         return [item] if item.arrays["loss_weights"].any() else []  # nothing of an answer is left
 
 
-def chat_fingerprint(encode: Any, tokenizer: Tokenizer) -> str:
-    """As `fingerprint`, and of the tokenizer's chat template."""
-    template = getattr(tokenizer, "chat_template", None)
-    return hashlib.sha256(f"{fingerprint(encode, tokenizer)} {template}".encode()).hexdigest()
-
-
 def conversation(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any] | None]:
     """The messages of a record, and the tools that it names."""
     tools = record.get(TOOLS)
@@ -72,7 +72,7 @@ def conversation(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructionTuning:
+class InstructionTuning(TaskDefaults):
     """Learn what the assistant says in conversations: the loss is the mean over those tokens of a batch, the end mark of each
     answer included."""
 
@@ -95,23 +95,11 @@ class InstructionTuning:
         if self.answer_len < 1:
             raise ValueError(f"objective.answer_len must be at least 1: got {self.answer_len}")
 
-    def headed(self, model: ModelConfig) -> ModelConfig:
-        return model
-
     def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
         check_decoder("InstructionTuning", model, data, loss)
 
-    def labels(self, data: TaskData) -> Labels | None:
-        return None
-
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
-
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         return decoder_fields("InstructionTuning", data)
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData)

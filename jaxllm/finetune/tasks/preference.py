@@ -10,7 +10,7 @@ computes what the reference says of the data once, and the rows bring it along.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -19,17 +19,27 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jaxllm.data import TaskData, Tokenizer, eval_batches
+from jaxllm.data import TaskData, eval_batches
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.evaluate.metrics import Scores, mean_of
 from jaxllm.finetune.adapted import unadapted
-from jaxllm.finetune.tasks.instruction import asked, chat_fingerprint, conversation
+from jaxllm.finetune.tasks.instruction import EncodeTurns, asked, conversation
 from jaxllm.finetune.tasks.language import check_decoder, next_tokens
 from jaxllm.finetune.tasks.preference_loss import Answers, Kind, preferences
 from jaxllm.finetune.tasks.reference import REFERENCE, model_without, params_fingerprint, what_changes, with_reference
 from jaxllm.finetune.tasks.target_probs import target_probs
-from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict, check_loss, open_rows, record_of, run_stack, task_data
+from jaxllm.finetune.tasks.task import (
+    Best,
+    Found,
+    Predict,
+    TaskDefaults,
+    check_loss,
+    open_rows,
+    record_of,
+    run_stack,
+    task_data,
+)
 from jaxllm.finetune.tasks.turns import Template, encode_turns, template_of
 from jaxllm.finetune.tasks.written import SHOWN
 from jaxllm.models import Model, ModelConfig, Transformer, unembed_parts
@@ -44,16 +54,8 @@ ARRAYS = ("tokens", "targets", "loss_weights", "positions", "segment_ids")
 
 
 @dataclass(frozen=True)
-class EncodePair:
+class EncodePair(EncodeTurns):
     """A record as one item: the prompt with either answer."""
-
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
-    template: Template
-
-    @property
-    def fingerprint(self) -> str:
-        return chat_fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         prompt, tools = conversation(record)
@@ -69,7 +71,7 @@ class EncodePair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceTuning:
+class PreferenceTuning(TaskDefaults):
     """Prefer the chosen answer to the rejected one; the loss is the mean over the pairs of a batch."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
@@ -99,26 +101,14 @@ class PreferenceTuning:
             if getattr(self, name) and self.kind != kind:
                 raise ValueError(f"objective.{name} is for kind={kind!r}: got kind={self.kind!r}; leave it out")
 
-    def headed(self, model: ModelConfig) -> ModelConfig:
-        return model
-
     def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
         check_decoder("PreferenceTuning", model, data, loss)
         check_loss("PreferenceTuning", loss, "z_loss", "label_smoothing")
-
-    def labels(self, data: TaskData) -> Labels | None:
-        return None
-
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
 
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         shape = (task_data("PreferenceTuning", data).seq_len,)
         kinds = {name: np.float32 if name == "loss_weights" else np.int32 for name in ARRAYS}
         return {f"{prefix}{name}": Field(shape, kind) for prefix in ("", OTHER) for name, kind in kinds.items()}
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def compares(self, model: Any) -> bool:
         """Whether the rows must bring the reference along: it cannot be had by leaving the model's method out."""

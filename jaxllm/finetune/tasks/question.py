@@ -6,7 +6,7 @@ tokens. The answer is the likeliest span over all windows, or none where the win
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jaxllm.data import TaskData, Tokenizer
+from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.evaluate.answers import answer_scores
@@ -24,12 +24,13 @@ from jaxllm.finetune.tasks.classification import SHOWN
 from jaxllm.finetune.tasks.encode import around, encode_spans
 from jaxllm.finetune.tasks.task import (
     Best,
+    EncodeRecord,
     Found,
     Labels,
     Predict,
+    TaskDefaults,
     check_loss,
     check_stack,
-    fingerprint,
     open_rows,
     run_stack,
     task_data,
@@ -43,18 +44,12 @@ from jaxllm.training.objectives.objective import AnyData, AnyDataConfig, Field, 
 
 
 @dataclass(frozen=True)
-class EncodeQuestion:
+class EncodeQuestion(EncodeRecord):
     """A record as one item for each window of its context: question, then context."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     stride: int
     max_question: int
     token_types: bool
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         before, between, after = around(self.tokenizer, pair=True)
@@ -121,7 +116,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionAnswering:
+class QuestionAnswering(TaskDefaults):
     """Say where in a context the answer to a question stands."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False)
@@ -156,18 +151,12 @@ class QuestionAnswering:
             data.require(feature, "data.dataset")
         return None
 
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
-
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         shape = (task_data("QuestionAnswering", data).seq_len,)
         names = ("tokens", "positions", "segment_ids", "char_begins", "char_ends", "token_types")
         return {name: Field(shape) for name in names} | {
             "starts": Field(()), "ends": Field(()), "loss_weights": Field((), np.float32),
         }  # fmt: skip
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData) and isinstance(model, TransformerConfig)

@@ -8,6 +8,7 @@ model; `metrics_of(data)`, metrics whose names depend on the data; and those tha
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 
 import jax
@@ -69,6 +70,36 @@ class Labels(NamedTuple):
     names: tuple[str, ...] | None = None
 
 
+class TaskDefaults:
+    """What a task offers that leaves the model's head as it is, has no labels, and counts examples."""
+
+    def headed(self, model: ModelConfig) -> ModelConfig:
+        return model
+
+    def labels(self, data: Any) -> Labels | None:
+        return None
+
+    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
+        return tokenizer.vocab_size
+
+    def tokens(self, data: AnyDataConfig) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class EncodeRecord:
+    """What makes items of a record: how, its `repr` says, the tokenizer apart."""
+
+    tokenizer: Tokenizer = field(repr=False)
+    limit: int
+    """Most tokens of an item."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the result."""
+        return hashlib.sha256(f"{self!r} {self.tokenizer.fingerprint}".encode()).hexdigest()
+
+
 def task_data(name: str, data: AnyDataConfig) -> TaskDataConfig:
     """The config again, once it is known to be of labelled examples."""
     if not isinstance(data, TaskDataConfig):
@@ -101,9 +132,9 @@ def check_read(name: str, model: TransformerConfig) -> None:
 
 def check_loss(name: str, loss: LossConfig, *fields: str) -> None:
     """Refuse what the loss of the task would leave out."""
-    for field in fields:
-        if getattr(loss, field):
-            raise ValueError(f"objective {name} has no loss.{field}: got {getattr(loss, field)}; leave it out")
+    for own in fields:
+        if getattr(loss, own):
+            raise ValueError(f"objective {name} has no loss.{own}: got {getattr(loss, own)}; leave it out")
 
 
 def open_rows(
@@ -124,11 +155,6 @@ def open_rows(
             f"and {int(table.cut.sum()) - 1} others; raise data.seq_len, or cut them with data.too_long='truncate'"
         )
     return ExampleRows(table, records, row_len or config.seq_len, packed, seed, config.too_long == "drop")
-
-
-def fingerprint(encode: Any, tokenizer: Tokenizer) -> str:
-    """Of a dataclass whose `repr` says all that decides the result but the tokenizer."""
-    return hashlib.sha256(f"{encode!r} {tokenizer.fingerprint}".encode()).hexdigest()
 
 
 def run_stack(

@@ -1,18 +1,18 @@
 """What tasks with one label a text share: a text, or a pair, with its label at the token that stands for it."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int32
 
-from jaxllm.data import TaskData, TaskDataConfig, Tokenizer
+from jaxllm.data import TaskData, TaskDataConfig
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.finetune.tasks.encode import encode_text
-from jaxllm.finetune.tasks.task import Labels, Predict, fingerprint, open_rows, run_stack, task_data
+from jaxllm.finetune.tasks.task import EncodeRecord, Predict, TaskDefaults, open_rows, run_stack, task_data
 from jaxllm.models import HeadConfig, ModelConfig, Transformer, TransformerConfig, label_logits
 from jaxllm.training import LossConfig, LossSums
 from jaxllm.training.loss import Batch as DeviceBatch
@@ -25,11 +25,9 @@ BITS = 31
 
 
 @dataclass(frozen=True)
-class EncodeText:
+class EncodeText(EncodeRecord):
     """A record as one item: its text, and its target where the model's head reads it."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     text: str
     pair: str | None
     label: str
@@ -38,10 +36,6 @@ class EncodeText:
     last: bool
     """Whether the last token stands for the text; else the first."""
     token_types: bool
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         pair = None if self.pair is None else record[self.pair]
@@ -76,7 +70,7 @@ class EncodeText:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTask:
+class TextTask(TaskDefaults):
     """Read a text, or a pair of them, and say one thing about it."""
 
     read: Literal["first", "last", "mean"] | None = None
@@ -91,12 +85,6 @@ class TextTask:
         pooler = not model.causal if self.pooler is None else self.pooler
         read = self.read or ("last" if model.causal else "first")
         return dataclasses.replace(model, head=HeadConfig(kind="sequence", pooler=pooler, read=read))
-
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def _fields(self, data: AnyDataConfig, target: Field) -> dict[str, Field]:
         shape = (task_data(type(self).__name__, data).seq_len,)
@@ -123,9 +111,6 @@ class TextTask:
             model.token_types is not None and model.token_types > 1 and config.pair_feature is not None,
         )
         return open_rows(data, split, encode, packed=config.packing, seed=seed)
-
-    def labels(self, data: TaskData) -> Labels | None:
-        raise NotImplementedError
 
     def sums(self, logits: Float[Array, "B T C"], batch: DeviceBatch, config: LossConfig) -> LossSums:
         """The loss of a batch, from what the head says at every token."""

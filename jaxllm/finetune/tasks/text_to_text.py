@@ -6,7 +6,7 @@ TextToText(prompt="German: {text}\\nEnglish:")                       # a decoder
 """
 
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from jaxllm.finetune.tasks.language import (
     token_scores,
 )
 from jaxllm.finetune.tasks.target_probs import chunk_for, target_probs
-from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict, fingerprint, open_rows, record_of, task_data
+from jaxllm.finetune.tasks.task import Best, EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of, task_data
 from jaxllm.finetune.tasks.text_rows import DECODER, TextRows
 from jaxllm.finetune.tasks.written import SHOWN, Written, write_texts
 from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, ModelConfig, decoder_unembed_parts
@@ -72,21 +72,15 @@ def target_ids(tokenizer: Tokenizer, target: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class EncodeTexts:
+class EncodeTexts(EncodeRecord):
     """A record as one item: for a decoder the prompt and the target, one behind the other, else apart."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     target_limit: int
     prompt: str
     text: str
     target: str
     start: int | None
     """What a decoder behind an encoder reads before its first token; None for a decoder alone."""
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         target = record[self.target]
@@ -125,7 +119,7 @@ class EncodeTexts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToText:
+class TextToText(TaskDefaults):
     """Write the text of `target_feature`, given that of `data.text_feature`; the loss is the mean over its tokens."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", accuracy=True)
@@ -149,9 +143,6 @@ class TextToText:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"objective.{name} must be at least 1: got {value}")
 
-    def headed(self, model: ModelConfig) -> ModelConfig:
-        return model
-
     def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
         config = task_data("TextToText", data)
         if isinstance(model, EncoderDecoderConfig):
@@ -166,12 +157,6 @@ class TextToText:
     def _target_len(self, data: AnyDataConfig, model: ModelConfig) -> int:
         seq_len = task_data("TextToText", data).seq_len
         return self.target_len or (seq_len if isinstance(model, EncoderDecoderConfig) else seq_len // 2)
-
-    def labels(self, data: TaskData) -> Labels | None:
-        return None
-
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
 
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         """Of a decoder alone; behind an encoder its arrays have names of their own, and lengths that follow from each batch."""
@@ -189,9 +174,6 @@ class TextToText:
             **{f"{DECODER}{name}": Field(written) for name in names},
             f"{DECODER}loss_weights": Field(written, np.float32),
         }
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def _encode(self, data: TaskData, model: ModelConfig) -> EncodeTexts:
         behind = isinstance(model, EncoderDecoderConfig)

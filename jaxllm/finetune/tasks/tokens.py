@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from jax import Array
 
-from jaxllm.data import TaskData, Tokenizer
+from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.evaluate.class_report import ClassReport, entity_report
@@ -17,12 +17,13 @@ from jaxllm.finetune.tasks.classification import SHOWN
 from jaxllm.finetune.tasks.encode import around, encode_words
 from jaxllm.finetune.tasks.task import (
     Best,
+    EncodeRecord,
     Found,
     Labels,
     Predict,
+    TaskDefaults,
     check_loss,
     check_stack,
-    fingerprint,
     open_rows,
     record_of,
     run_stack,
@@ -36,20 +37,14 @@ from jaxllm.training.objectives.objective import AnyData, AnyDataConfig, Field, 
 
 
 @dataclass(frozen=True)
-class EncodeWords:
+class EncodeWords(EncodeRecord):
     """A record as one item: its words, each with its label at the first of its tokens."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     words: str
     tags: str
     num_labels: int
     last: bool
     """Whether a word's label stands at the last of its tokens, which a causal model has read the word by."""
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         words, tags = record[self.words], record[self.tags]
@@ -81,7 +76,7 @@ class EncodeWords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenClassification:
+class TokenClassification(TaskDefaults):
     """Name the label of each word; the data has them apart (`data.text_feature="tokens"`, `data.label_feature="tags"`)."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
@@ -110,16 +105,10 @@ class TokenClassification:
         names = data.label_names(data.config.label_feature)
         return Labels(len(names), names)
 
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
-
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         shape = (task_data("TokenClassification", data).seq_len,)
         whole = {name: Field(shape) for name in ("tokens", "positions", "segment_ids", "targets", "words")}
         return whole | {"loss_weights": Field(shape, np.float32)}
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData) and isinstance(model, TransformerConfig)

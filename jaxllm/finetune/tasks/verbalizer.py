@@ -10,7 +10,7 @@ few examples.
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Int64
 
-from jaxllm.data import TaskData, Tokenizer
+from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
 from jaxllm.data.rows import Batch, Share
@@ -29,12 +29,12 @@ from jaxllm.finetune.tasks.classification import SHOWN, first_text
 from jaxllm.finetune.tasks.encode import around
 from jaxllm.finetune.tasks.task import (
     Best,
+    EncodeRecord,
     Found,
-    Labels,
     Predict,
+    TaskDefaults,
     check_loss,
     check_stack,
-    fingerprint,
     open_rows,
     record_of,
     run_stack,
@@ -71,11 +71,9 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class EncodePrompt:
+class EncodePrompt(EncodeRecord):
     """A record as one item: the prompt, with the class where the word of the class goes."""
 
-    tokenizer: Tokenizer = field(repr=False)
-    limit: int
     shots: str
     """Text before the prompt."""
     prompt: str
@@ -84,10 +82,6 @@ class EncodePrompt:
     label: str
     num_labels: int
     causal: bool
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self, self.tokenizer)
 
     def __call__(self, record: dict[str, Any]) -> list[Item]:
         pair = "" if self.pair is None else record[self.pair]
@@ -143,7 +137,7 @@ def word_logits(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptClassification:
+class PromptClassification(TaskDefaults):
     """Choose the class of a text, or of a pair, by the word for it that the model finds likeliest."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
@@ -163,9 +157,6 @@ class PromptClassification:
         if self.shots < 0:
             raise ValueError(f"objective.shots must be 0 or more: got {self.shots}")
 
-    def headed(self, model: ModelConfig) -> ModelConfig:
-        return model
-
     def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
         stack = check_stack("PromptClassification", model, data, "vocabulary")
         check_loss("PromptClassification", loss, "chunk")
@@ -178,24 +169,15 @@ class PromptClassification:
                 f"objective.prompt has {PAIR} exactly where data.pair_feature names a second text: got {self.prompt!r}"
             )
 
-    def labels(self, data: TaskData) -> Labels | None:
-        return None
-
     def names(self, data: TaskData) -> tuple[str, ...]:
         """Those of the classes."""
         data.require(data.config.label_feature, "data.label_feature")
         return data.label_names(data.config.label_feature)
 
-    def vocab_size(self, tokenizer: Tokenizer, data: AnyDataConfig) -> int:
-        return tokenizer.vocab_size
-
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         shape = (task_data("PromptClassification", data).seq_len,)
         whole = {name: Field(shape) for name in ("tokens", "positions", "segment_ids", "targets")}
         return whole | {"loss_weights": Field(shape, np.float32), WORDS: Field((2,))}
-
-    def tokens(self, data: AnyDataConfig) -> int:
-        return 1
 
     def word_ids(self, data: TaskData, *, causal: bool) -> list[int]:
         """The token that stands for each class.
