@@ -11,6 +11,7 @@ from jaxllm.cli.parser import Parser
 
 if TYPE_CHECKING:
     from jaxllm.recipe import Recipe
+    from jaxllm.recipe.measure_run import Measured
 
 HELP = """tasks: text-classification, prompt-classification, regression, token-classification, question-answering,
 sentence-embedding, instruction, preference, text-to-text, image-classification, language-model
@@ -44,7 +45,7 @@ def run(argv: list[str]) -> int:
     words, fields = parser.split_fields(argv)
     options = parser.parse_args(words)
     from jaxllm.recipe.evaluation import TASKS, open_evaluation
-    from jaxllm.recipe.measure import is_measured, measure
+    from jaxllm.recipe.measure_run import measure_run
 
     if options.task is not None and options.task not in TASKS:
         parser.error(f"argument --task: invalid choice: '{options.task}' (choose from {', '.join(TASKS)})")
@@ -60,17 +61,18 @@ def run(argv: list[str]) -> int:
         change=_changed(fields) if fields else None,
     )
     job, params, step, split = evaluation
-    if is_measured(job):
-        results = measure(job, params, split, step)
-    else:
-        results = {"split": split, "step": step, **job.evaluate_params(params, split)}
+    told = measure_run(job, params, step, {split: split})
+    results = told.splits.get(split) or {"split": split, "step": step, **job.evaluate_params(params, split)}
     sample = results.pop("sample", None)
     if options.json:
-        print(json.dumps(results, ensure_ascii=False))
+        print(json.dumps({**results, **told.lost()}, ensure_ascii=False))
     else:
-        _print(results, job.recipe, sample)
+        _print(results, job.recipe)
+        if told.forgetting is not None:
+            print(told.forgetting.told())
     if options.report is not None:
-        _write(Path(options.report), options.source, results, job.recipe, sample, shlex.join(["jaxllm", "evaluate", *argv]))
+        command = shlex.join(["jaxllm", "evaluate", *argv])
+        _write(Path(options.report), options.source, results, told, job.recipe, sample, command)
     return 0
 
 
@@ -87,7 +89,7 @@ def _changed(fields: list[str]) -> "Callable[[Recipe], Recipe]":
     return change
 
 
-def _print(results: dict[str, Any], recipe: "Recipe", sample: str | None) -> None:
+def _print(results: dict[str, Any], recipe: "Recipe") -> None:
     from jaxllm.evaluate.class_report import report_text
     from jaxllm.recipe.measure import in_words
 
@@ -104,10 +106,13 @@ def _print(results: dict[str, Any], recipe: "Recipe", sample: str | None) -> Non
         print(f"\n{report_text(results['report'])}")
 
 
-def _write(path: Path, source: str, results: dict[str, Any], recipe: "Recipe", sample: str | None, command: str) -> None:
-    from jaxllm.evaluate.task_page import write_evaluation
+def _write(
+    path: Path, source: str, results: dict[str, Any], told: "Measured", recipe: "Recipe", sample: str | None, command: str
+) -> None:
+    from jaxllm.evaluate.task_page import forgetting_section, write_evaluation
 
     title, subtitle = f"{Path(source).name or source} on {recipe.data.dataset}", f"The split {results['split']}"
-    shown = {"metrics": {}, "unit": recipe.objective.reports.unit, **results}
-    write_evaluation(path, title, subtitle, {results["split"]: shown}, command=command, sample=sample)
+    measured = {results["split"]: {"metrics": {}, "unit": recipe.objective.reports.unit, **results}}
+    lost = forgetting_section(told.lost().get("forgetting"), told.reason)
+    write_evaluation(path, title, subtitle, measured, command=command, sample=sample, more=lost)
     print(f"report: {path}")

@@ -103,11 +103,15 @@ def forgetting_section(found: Mapping[str, Any] | None, reason: str | None) -> s
 
 
 def write_evaluation(
-    path: Path, title: str, subtitle: str, measured: Splits, *, command: str, sample: str | None = None
+    path: Path, title: str, subtitle: str, measured: Splits, *, command: str, sample: str | None = None, more: str = ""
 ) -> None:
-    """A page of what was measured alone, without a run."""
+    """A page of what was measured alone, without a run.
+
+    Args:
+      more: HTML of another section.
+    """
     shown = f'\n<h2>Sample</h2>\n<pre class="sample">{escape(sample)}</pre>' if sample else ""
-    body = f"{task_sections(measured)}{shown}\n<h2>Command</h2>\n<pre>{escape(command)}</pre>"
+    body = f"{task_sections(measured)}\n{more}{shown}\n<h2>Command</h2>\n<pre>{escape(command)}</pre>"
     path.write_text(page(title, escape(subtitle), task_tiles(measured), body, more_style=STYLE), encoding="utf-8")
 
 

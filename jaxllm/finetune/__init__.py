@@ -15,6 +15,7 @@ from jaxllm.finetune.method import Method, adapted_loss, wrapped
 from jaxllm.finetune.prefix import PrefixTuning
 from jaxllm.finetune.prompt import PromptTuning
 from jaxllm.finetune.ptuning import PTuning
+from jaxllm.finetune.rates import learning_rate
 from jaxllm.finetune.vera import VeRA
 
 AnyMethod = Full | Freeze | BitFit | LoRA | AdaLoRA | IA3 | Bottleneck | VeRA | PrefixTuning | PromptTuning | PTuning
@@ -36,6 +37,7 @@ __all__ = [
     "adapt",
     "adapted_loss",
     "begin_params",
+    "learning_rate",
     "packs",
     "report",
     "unadapted",

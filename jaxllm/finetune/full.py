@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxllm.finetune.method import HEADS, Defaults, listed
-from jaxllm.models import ModelConfig, abstract_params, make_model, paths
+from jaxllm.models import EncoderDecoderConfig, ModelConfig, VisionConfig, abstract_params, make_model, paths
 
 
 class _Own(Defaults):
@@ -34,7 +34,7 @@ class Freeze(_Own):
     the blocks and heads."""
 
     def check(self, model: ModelConfig) -> None:
-        if all(self.learns(path) for path in _paths(model)):
+        if _is_told(model) and all(self.learns(path) for path in _paths(model)):
             raise ValueError(
                 f"method.patterns must freeze parameters of this model: {', '.join(self.patterns) or 'no pattern'} matches "
                 "none of its paths; take Full to train all"
@@ -53,11 +53,20 @@ class BitFit(_Own):
     """Paths of other parameters that learn, * for any text."""
 
     def check(self, model: ModelConfig) -> None:
-        if not any(path.endswith("/bias") and "layers" in path.split("/") for path in _paths(model)):
+        if _is_told(model) and not any(path.endswith("/bias") and "layers" in path.split("/") for path in _paths(model)):
             raise ValueError("method BitFit needs a model with biases in its layers: this one has none; take LoRA or IA3")
 
     def learns(self, path: str) -> bool:
         return path.endswith("/bias") or listed(path, self.also)
+
+
+def _is_told(model: ModelConfig) -> bool:
+    """Whether the sizes that data can tell, of vocabulary and labels, are there; a recipe asks anew when they are."""
+    if isinstance(model, VisionConfig):
+        return True
+    stacks = (model.encoder, model.decoder) if isinstance(model, EncoderDecoderConfig) else (model,)
+    labelled = [stack.head for stack in stacks if stack.head.kind in ("sequence", "tokens")]
+    return all(stack.vocab_size is not None for stack in stacks) and all(head.num_labels is not None for head in labelled)
 
 
 def _paths(model: ModelConfig) -> tuple[str, ...]:

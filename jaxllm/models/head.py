@@ -128,7 +128,7 @@ def unembed(config: TransformerConfig, parts: dict[str, Any], hidden: Float[Arra
     if config.head.transform:
         hidden = _transform(config, parent=None).apply({"params": parts["transform"]}, hidden)  # type: ignore[assignment]
         hidden = ACTIVATIONS[config.head.transform_activation](hidden)
-        hidden = Norm(config, parent=None).apply({"params": parts["norm"]}, hidden)  # type: ignore[assignment]
+        hidden = Norm(config, parent=None).apply({"params": parts.get("norm", {})}, hidden)  # type: ignore[assignment]
     if config.unembed_scale is not None:
         hidden = hidden * config.unembed_scale
     kernel, equation = (parts["table"], "BTD,VD->BTV") if config.tie_embeddings else (parts["kernel"], "BTD,DV->BTV")

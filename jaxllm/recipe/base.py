@@ -41,11 +41,11 @@ def pretrained_head(job: Job) -> HeadConfig | None:
     return config.head if isinstance(config, TransformerConfig) else None
 
 
-def base_of(job: Job, frozen: Any) -> Base:
+def base_of(job: Job, params: Any) -> Base:
     """The pretrained model of a run. By all processes.
 
     Args:
-      frozen: parameters of the run that have not learnt. Where these are all of the model, nothing is read again.
+      params: all of the run's. Where those that have not learnt are all of the model, nothing is read again.
 
     Raises:
       NoBase: it is not there any more, or there is no room for it.
@@ -56,9 +56,9 @@ def base_of(job: Job, frozen: Any) -> Base:
     model = make_model(config)
     abstract, axes = abstract_params(model)
     shapes = {path_of(keys): leaf.shape for keys, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
-    there = {path_of(keys): leaf.shape for keys, leaf in jax.tree_util.tree_leaves_with_path(frozen)}
+    there = {path_of(keys): leaf.shape for keys, leaf in jax.tree_util.tree_leaves_with_path(job.abstract.frozen)}
     if shapes.items() <= there.items():
-        return Base(model, partition(frozen, lambda path: path in shapes)[0])
+        return Base(model, partition(params, lambda path: path in shapes)[0])
     placed = placed_shapes(abstract, axes, job.mesh)
     _agreed(lambda: _check_room(placed, job))
     params, missing = _agreed(lambda: fitting(load_pretrained(job.recipe, job.mesh), placed))

@@ -4,7 +4,6 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -18,10 +17,9 @@ from jaxllm.evaluate.task_page import forgetting_section, task_sections, task_ti
 from jaxllm.hardware.counted import counted
 from jaxllm.hardware.peak_memory import peak_memory_bytes
 from jaxllm.models import num_params
-from jaxllm.recipe.base import NoBase, base_of
-from jaxllm.recipe.forgetting import Forgetting, NoText, forgetting, no_language
 from jaxllm.recipe.job import Job
-from jaxllm.recipe.measure import in_words, is_measured, measure, on_one_device, writes
+from jaxllm.recipe.measure import in_words, is_measured, on_one_device
+from jaxllm.recipe.measure_run import Measured, measure_run
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.recipe.sample import make_sample
 from jaxllm.training import Progress, TrainState, evaluated, read_metrics
@@ -45,10 +43,12 @@ def conclude(
 ) -> None:
     """results.json, report.html, and the last words; by process 0."""
     peak = peak_memory_bytes(list(job.mesh.devices.flat))  # before what follows needs some
-    whole, told = ended in WHOLE, _Told()
+    whole, told = ended in WHOLE, Measured()
     if whole:
         beat(progress.step, "measuring", long=True)
-        told = _measured(job, folder, state, progress)
+        named = {"validation": job.recipe.data.validation_split, "test": job.data.test_split}
+        params, step = _best(job, folder, state, progress)
+        told = measure_run(job, params, step, {name: split for name, split in named.items() if split is not None})
         beat(progress.step, "making the sample", long=True)
     sample = _sample(job, state, say) if whole and not told.splits else None
     sample = next(iter([split.pop("sample") for split in told.splits.values()]), sample) or None
@@ -64,7 +64,6 @@ def conclude(
         "peak_memory_bytes": peak,
         **_speed(job, read_metrics(folder.path)),
     }
-    lost = {} if job.recipe.pretrained is None or not whole else {"forgetting": told.forgetting and told.forgetting._asdict()}
     write_report(
         folder.path,
         command=command or f"jaxllm train {folder.place}",
@@ -74,41 +73,15 @@ def conclude(
         sections=_sections(told, folder),
     )
     if whole:
-        words = json.dumps({**results, **told.splits, **lost, "sample": sample}, indent=2, ensure_ascii=False)
+        words = json.dumps({**results, **told.splits, **told.lost(), "sample": sample}, indent=2, ensure_ascii=False)
         (folder.path / RESULTS_FILE).write_text(words + "\n", encoding="utf-8")
     folder.publish()
     for split in told.splits.values():
         words = ", ".join(f"{name} {text}" for name, text in in_words(split))
         say(f"{split['split']}, step {split['step']}: {words}")
     if told.forgetting is not None:
-        say(f"loss of a plain text: {told.forgetting.before:.4f} before, {told.forgetting.after:.4f} after")
+        say(told.forgetting.told())
     _closing_words(job, folder, progress, ended, sample, say)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What was measured at the end."""
-
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    forgetting: Forgetting | None = None
-    reason: str | None = None
-    """Why there is no `forgetting`, of a model that was pretrained."""
-
-
-def _measured(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> _Told:
-    """The metrics of the best checkpoint on each split that is there, for a task; and what a pretrained model has lost."""
-    params, step = _best(job, folder, state, progress)
-    base, reason, lost = None, None, None
-    if job.recipe.pretrained is not None:
-        try:
-            reason = no_language(job)
-            base = base_of(job, state.frozen) if reason is None or writes(job) else None
-            lost = forgetting(job, params, base) if base is not None and reason is None else None
-        except (NoBase, NoText) as error:
-            reason = reason or str(error)
-    names = {"validation": job.recipe.data.validation_split, "test": job.data.test_split} if is_measured(job) else {}
-    splits = {name: measure(job, params, split, step, base=base) for name, split in names.items() if split is not None}
-    return _Told(splits, lost, reason)
 
 
 def _best(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> tuple[Any, int]:
@@ -141,7 +114,7 @@ def _best_losses(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return found | ({"perplexity": found["validation_perplexity"]} if "validation_perplexity" in found else {})
 
 
-def _sections(told: _Told, folder: RunFolder) -> str:
+def _sections(told: Measured, folder: RunFolder) -> str:
     """What stands in the report between the curves and the sample."""
     lost = None if told.forgetting is None else told.forgetting._asdict()
     parts = (task_sections(told.splits), forgetting_section(lost, told.reason), ranks_section(read_ranks(folder.path)))

@@ -39,6 +39,7 @@ from jaxllm.recipe.rank_log import rank_log
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.recipe.run_folder import RunFolder, agree_on_folder
 from jaxllm.recipe.serialize import to_tree
+from jaxllm.recipe.validate import make_validate
 from jaxllm.training import (
     Interrupt,
     Loop,
@@ -210,8 +211,10 @@ def _loop(
         more = f" and {len(documents) - 16} more" if len(documents) > 16 else ""
         return ", ".join(documents[:16]) + more
 
+    validate = make_validate(job)
+
     def evaluate(state: TrainState) -> dict[str, float]:
-        return job.evaluate_state(state, on_batch=lambda number: beat(progress.step, "evaluating"))
+        return validate(state, lambda number: beat(progress.step, "evaluating"))
 
     return Loop(
         steps=recipe.steps,

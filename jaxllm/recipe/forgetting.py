@@ -38,6 +38,10 @@ class Forgetting(NamedTuple):
     """Of the pretrained model, in nats a token."""
     after: float
 
+    def told(self) -> str:
+        """In words."""
+        return f"loss of a plain text: {self.before:.4f} before, {self.after:.4f} after"
+
 
 class NoText(ValueError):
     """The message says why, in words that go on with a sentence."""

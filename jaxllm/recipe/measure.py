@@ -36,7 +36,7 @@ def measure(job: Job, params: Any, split: str, step: int | None, *, base: Base |
       base: the model before it learned, whose answers are put beside its own.
     """
     if isinstance(job.recipe.objective, ImageClassification):
-        job = dataclasses.replace(job, recipe=_measured_images(job))
+        job = predicting(job)
     objective: Any = job.recipe.objective
     results, scores, found = job.predict_split(params, split, batches=None)
     rows = job.rows(split)
@@ -55,25 +55,25 @@ def measure(job: Job, params: Any, split: str, step: int | None, *, base: Base |
     return told if written is None else told | {"written": written}
 
 
-def _measured_images(job: Job) -> Any:
-    """The recipe with an objective that predicts. Its fields are those of the recipe's own, so nothing is checked anew."""
+def predicting(job: Job) -> Job:
+    """A job of images whose evaluations keep what is predicted; nothing else of the recipe is another, or checked anew."""
     assert isinstance(job.recipe.objective, ImageClassification)
-    return dataclasses.replace(job.recipe, objective=MeasuredImages.of(job.recipe.objective))  # type: ignore[arg-type]
+    measured: Any = MeasuredImages.of(job.recipe.objective)
+    return dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, objective=measured))
 
 
 def writes(job: Job) -> bool:
     """Whether the model is asked for texts."""
-    return isinstance(getattr(job.recipe.objective, "task", job.recipe.objective), InstructionTuning | TextToText)
+    return isinstance(_task(job), InstructionTuning | TextToText)
 
 
 def _written(job: Job, params: Any, rows: Any, base: Base | None) -> dict[str, Any] | None:
     """What the model writes for the first texts of a split; of texts to write, not of chats, also how good that is."""
     if not writes(job):
         return None
-    objective: Any = getattr(job.recipe.objective, "task", job.recipe.objective)
-    scored = isinstance(objective, TextToText)
-    after = _write(job, job.model, params, rows, objective, TEXTS if scored else ANSWERS)
-    before = None if base is None else _write(job, base.model, base.params, rows, objective, ANSWERS)
+    scored = isinstance(_task(job), TextToText)
+    after = write(job, job.model, params, rows, TEXTS if scored else ANSWERS)
+    before = None if base is None else write(job, base.model, base.params, rows, ANSWERS)
     if after is None or not after.texts:
         return None
     measured = after.scores().measured(job.recipe.seed) if scored else {}
@@ -92,10 +92,15 @@ def _written(job: Job, params: Any, rows: Any, base: Base | None) -> dict[str, A
     }
 
 
-def _write(job: Job, model: Any, params: Any, rows: Any, objective: Any, examples: int) -> Written | None:
-    """By process 0, on one device; None on others, and where the parameters have no room there."""
+def write(job: Job, model: Any, params: Any, rows: Any, examples: int) -> Written | None:
+    """By process 0, on one device; None on others, and where the parameters have no room there. By all processes."""
     here = on_one_device(job, params)
-    return None if here is None else objective.write(model, here, rows, job.data, examples=examples)
+    return None if here is None else _task(job).write(model, here, rows, job.data, examples=examples)
+
+
+def _task(job: Job) -> Any:
+    """The objective; of a mixture the task that its sets share."""
+    return getattr(job.recipe.objective, "task", job.recipe.objective)
 
 
 def on_one_device(job: Job, params: Any) -> Any | None:

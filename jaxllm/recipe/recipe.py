@@ -5,7 +5,7 @@ from typing import Literal
 
 from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.data import DataConfig, ImageDataConfig, TaskDataConfig
-from jaxllm.finetune import AnyMethod, Full
+from jaxllm.finetune import AdaLoRA, AnyMethod, Full
 from jaxllm.finetune.tasks import AnyTask
 from jaxllm.hardware import ProfileConfig
 from jaxllm.inference import SamplingConfig
@@ -114,6 +114,10 @@ class Recipe:
             self._check_mesh(self.model)
         if self.loss.neftune and isinstance(self.data, ImageDataConfig):
             raise ValueError(f"loss.neftune is noise on embeddings of text: got {self.loss.neftune} for images; leave it out")
+        if self.optimizer.ema is not None and isinstance(self.method, AdaLoRA):
+            raise ValueError(
+                f"AdaLoRA does not prune an average of parameters: got optimizer.ema={self.optimizer.ema}; leave it out"
+            )
         if self.mesh.explicit and self.optimizer.name == "muon":
             raise ValueError("optimizer.name=muon needs mesh.explicit=False: Optax's muon has no explicit layouts")
 

@@ -41,12 +41,16 @@ class ScheduleConfig:
             raise ValueError(f"optimizer.schedule.final_fraction must be in [0, 1]: got {self.final_fraction}")
 
 
+LEARNING_RATE = 1e-3
+"""Where none is given, and no method has one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     name: Literal["adamw", "adafactor", "lion", "muon", "sgd"] = "adamw"
     """Update rule. muon orthogonalizes the updates of matrices in the blocks; the rest gets adamw."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
+    learning_rate: float | None = None
+    """Peak learning rate. By default that of the fine-tuning method; 0.001 for a model that begins with new numbers."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the run."""
     weight_decay: float = 0.1
@@ -79,7 +83,7 @@ class OptimizerConfig:
     unfreezing, arXiv:1801.06146). By default all learn from the first step."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
+        if self.learning_rate is not None and self.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate must be positive: got {self.learning_rate}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"optimizer.clip_norm must be positive: got {self.clip_norm}; None switches it off")
@@ -129,7 +133,8 @@ def make_optimizer(
     Args:
       wrap: what a fine-tuning method makes of the update rule; the average is of what comes out of that.
     """
-    schedule = make_schedule(config.schedule, config.learning_rate, steps)
+    rate = LEARNING_RATE if config.learning_rate is None else config.learning_rate
+    schedule = make_schedule(config.schedule, rate, steps)
     parts: list[optax.GradientTransformation] = []
     if config.clip_norm is not None:
         parts.append(clip_by_global_norm(config.clip_norm))

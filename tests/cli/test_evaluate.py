@@ -46,11 +46,14 @@ def test_the_numbers_of_a_run(classifier, folder, evaluated, tmp_path, capsys): 
     for each in found:
         assert each["metrics"] == results["test"]["metrics"] and each["report"] == results["test"]["report"]
         assert each["loss"] == pytest.approx(results["test"]["loss"], rel=1e-4)
+    assert found[0]["forgetting"] == pytest.approx(results["forgetting"]) and "forgetting" not in found[1]
     page = tmp_path / "page.html"
     assert run(["evaluate", classifier, "--report", str(page)]) == 0
     told, value = capsys.readouterr().out, results["validation"]["metrics"]["accuracy"]["value"]
     assert f"accuracy {value:.4f} (" in told and "precision  recall      F1  support" in told
     assert f"<b>{value:.4f}</b>" in page.read_text() and "Confusion matrix" in page.read_text()
+    after = f"{results['forgetting']['after']:.4f}"
+    assert f" before, {after} after" in told and f"<td>{after}</td>" in page.read_text()
 
 
 def test_a_language_model(decoder, folder, evaluated):  # noqa: F811

@@ -51,7 +51,7 @@ ENCODERS: dict[str, dict] = {
                        head=HeadConfig(transform=True, transform_bias=False, transform_activation="silu", bias=True)),
     "relative_bert": dict(position="relative", relative_buckets=8, relative_max_distance=5, num_kv_heads=2, window=4),
     "relative_key_bert": dict(position="relative_key", head=HeadConfig(bias=True), tie_embeddings=False),
-    "alibi_bert": dict(position="alibi", head=HeadConfig(transform=True, transform_activation="relu")),
+    "alibi_bert": dict(position="alibi", norm_scale=False, head=HeadConfig(transform=True, transform_activation="relu")),
 }  # fmt: skip
 
 

@@ -229,7 +229,7 @@ def read(x, params, c, table=None):
     own = params.get("unembed", {})
     if c.head.transform:
         x = dense(x, own["transform"], c.head.transform_bias)
-        x = normalize(activate(x, c.head.transform_activation), own["norm"], c)
+        x = normalize(activate(x, c.head.transform_activation), own.get("norm", {}), c)
     table = params["embed"]["table"] if table is None and c.tie_embeddings else table
     out = (x * (c.unembed_scale or 1.0)) @ (table.T if c.tie_embeddings else own["kernel"]) + bias_of(own, c.head.bias)
     return (c.logit_softcap * np.tanh(out / c.logit_softcap) if c.logit_softcap else out), None

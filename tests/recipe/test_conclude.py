@@ -151,9 +151,13 @@ def test_images(trained, tmp_path):  # noqa: F811
     m = jaxllm.load(trained)
     data = dataclasses.replace(m.recipe.data, test_split="validation[:12]")
     changes = {"run_dir": str(tmp_path / "run"), "pretrained": str(trained), "model": FromPretrained(), "data": data}
-    recipe = dataclasses.replace(m.recipe, **changes)
+    evaluate = dataclasses.replace(m.recipe.evaluate, metric="macro_f1")
+    recipe = dataclasses.replace(m.recipe, **changes, evaluate=evaluate)
     jaxllm.fit(recipe)
     results, page = results_of(recipe.run_dir), (tmp_path / "run" / "report.html").read_text()
+    by_step = {line["step"]: line["macro_f1"] for line in read_metrics(recipe.run_dir) if line["split"] == "validation"}
+    assert results["validation"]["metrics"]["macro_f1"]["value"] == pytest.approx(max(by_step.values()))
+    assert by_step[results["validation"]["step"]] == max(by_step.values())
     job, params, step = open_for_evaluation(recipe.run_dir, step=results["validation"]["step"])
     evaluated = job.evaluate_params(params, "validation")
     assert results["validation"]["metrics"]["accuracy"]["value"] == pytest.approx(evaluated["accuracy"])

@@ -12,15 +12,16 @@ from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.cli import run
 from jaxllm.data import DataConfig, ImageDataConfig, TaskDataConfig, TokenizerConfig
 from jaxllm.data.tfds_builder import Image, Label, write_set
-from jaxllm.finetune import AdaLoRA, BitFit, Freeze, Full, LoRA, PromptTuning
+from jaxllm.finetune import AdaLoRA, BitFit, Freeze, Full, LoRA, PrefixTuning, PromptTuning, learning_rate
 from jaxllm.finetune.tasks import PreferenceTuning, TextClassification, TextToText
 from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.models import EncoderDecoderConfig, HeadConfig, TransformerConfig, VisionConfig
-from jaxllm.recipe import load_adapter, save_adapter
+from jaxllm.recipe import find_recipe, load_adapter, open_for_evaluation, save_adapter
 from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.evaluation import open_evaluation
 from jaxllm.recipe.load import first_state
 from jaxllm.recipe.measure import measure
+from jaxllm.recipe.pretrained import described
 from jaxllm.recipe.program import Program
 from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.sharding import MeshConfig, make_mesh
@@ -169,6 +170,54 @@ def test_an_encoder_decoder_with_prompts(folder, tmp_path):
     masked = dataclasses.replace(made, data=plain, model=dataclasses.replace(ENCODER, head=HeadConfig()), objective=MaskedLM())
     with pytest.raises(ValueError, match="method PromptTuning needs one text in each row of this model: set data.cross_doc"):
         assemble(masked)
+
+
+def test_the_best_checkpoint_by_what_is_written(folder, tmp_path):
+    metric, task = "rouge_l", TextToText(prompt="{text} ", target_len=8)
+    made = recipe(
+        folder,
+        "texts",
+        tmp_path / "run",
+        model=decoder(vocab_size=None),
+        objective=task,
+        evaluate=EvaluateConfig(every=2, metric=metric),
+    )
+    jaxllm.fit(made)
+    for line in lines(tmp_path / "run", "validation"):
+        job, params, step = open_for_evaluation(tmp_path / "run", step=line["step"])
+        written = job.recipe.objective.write(job.model, params, job.rows("validation"), job.data, examples=100)
+        assert line[metric] == pytest.approx(written.scores().values()[metric]) and step == line["step"]
+    assert np.isfinite(line["loss"]) and [line["step"] for line in lines(tmp_path / "run", "validation")] == [2, 4]
+    with pytest.raises(
+        ValueError, match="evaluate.metric must be one of loss, accuracy, perplexity, rouge_l, bleu: got 'rouge'"
+    ):
+        assemble(dataclasses.replace(made, evaluate=EvaluateConfig(metric="rouge")))
+
+
+def test_a_learning_rate_for_the_method(folder, tmp_path):
+    """Where the recipe has none, as a run writes it down; a model from nothing has that of `OptimizerConfig`."""
+    base = jaxllm.fit(recipe(folder, "reviews", tmp_path / "base", model=CLASSES.headed(ENCODER), objective=CLASSES, steps=2))
+    fresh = recipe(folder, "reviews", tmp_path, model=CLASSES.headed(ENCODER), objective=CLASSES, optimizer=OptimizerConfig())
+    tuned = dataclasses.replace(fresh, pretrained=str(base.run_dir), model=FromPretrained())
+    pissa = LoRA(initialization="pissa")
+    rates = {type(method).__name__: described(dataclasses.replace(tuned, method=method)).optimizer.learning_rate
+             for method in (Full(), LoRA(), PrefixTuning(), BitFit())}  # fmt: skip
+    assert (
+        rates["LoRA"] == learning_rate(LoRA()) > rates["Full"] and learning_rate(pissa) < rates["LoRA"] < rates["PrefixTuning"]
+    )
+    assert described(fresh).optimizer.learning_rate == 1e-3
+    jaxllm.fit(dataclasses.replace(tuned, method=LoRA(), run_dir=str(tmp_path / "run"), optimizer=OptimizerConfig(
+        schedule=ScheduleConfig(kind="constant"))))  # fmt: skip
+    assert [line["learning_rate"] for line in lines(tmp_path / "run")] == pytest.approx(4 * [learning_rate(LoRA())])
+    assert find_recipe(str(tmp_path / "run")).optimizer.learning_rate == learning_rate(LoRA())
+
+
+def test_an_average_is_not_pruned(folder, tmp_path):
+    averaged = dict(method=AdaLoRA(), optimizer=OptimizerConfig(ema=0.9))
+    with pytest.raises(
+        ValueError, match="AdaLoRA does not prune an average of parameters: got optimizer.ema=0.9; leave it out"
+    ):
+        recipe(folder, "reviews", tmp_path, model=CLASSES.headed(ENCODER), objective=CLASSES, **averaged)
 
 
 def test_ranks_are_written_down(folder, tmp_path, capsys):

@@ -1,8 +1,7 @@
 """Image classification, measured as a task: what the objective of training says, with predictions, scores and a report."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ from jax import Array
 from jaxllm.data import ImageData
 from jaxllm.evaluate.class_report import ClassReport, class_report
 from jaxllm.evaluate.metrics import Scores, class_scores
-from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict
+from jaxllm.finetune.tasks.task import Found, Labels, Predict
 from jaxllm.models import Model
 from jaxllm.training import LossConfig, LossSums, cross_entropy
 from jaxllm.training.loss import Batch as DeviceBatch
@@ -21,8 +20,6 @@ from jaxllm.training.objectives import ImageClassification
 @dataclass(frozen=True, kw_only=True)
 class MeasuredImages(ImageClassification):
     """`ImageClassification` as an evaluation of all of a split sees it."""
-
-    metrics: ClassVar[Mapping[str, Best]] = {"accuracy": "highest", "macro_f1": "highest", "matthews": "highest"}
 
     @classmethod
     def of(cls, objective: ImageClassification) -> "MeasuredImages":

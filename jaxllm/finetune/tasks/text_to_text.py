@@ -31,7 +31,7 @@ from jaxllm.finetune.tasks.language import (
 from jaxllm.finetune.tasks.target_probs import chunk_for, target_probs
 from jaxllm.finetune.tasks.task import Best, EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of, task_data
 from jaxllm.finetune.tasks.text_rows import DECODER, TextRows
-from jaxllm.finetune.tasks.written import SHOWN, Written, write_texts
+from jaxllm.finetune.tasks.written import SHOWN, Written, write_texts, written_metrics
 from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, ModelConfig, decoder_unembed_parts
 from jaxllm.training import LossConfig, LossSums
 from jaxllm.training.loss import Batch as DeviceBatch
@@ -157,6 +157,10 @@ class TextToText(TaskDefaults):
     def _target_len(self, data: AnyDataConfig, model: ModelConfig) -> int:
         seq_len = task_data("TextToText", data).seq_len
         return self.target_len or (seq_len if isinstance(model, EncoderDecoderConfig) else seq_len // 2)
+
+    def metrics_of(self, data: AnyDataConfig) -> Mapping[str, Best]:
+        """Those of each token, and of the texts that the model writes."""
+        return {**self.metrics, **written_metrics()}
 
     def fields(self, data: AnyDataConfig) -> dict[str, Field]:
         """Of a decoder alone; behind an encoder its arrays have names of their own, and lengths that follow from each batch."""

@@ -9,12 +9,19 @@ import numpy as np
 
 from jaxllm.data import Tokenizer
 from jaxllm.evaluate.metrics import Scores, Statistic, mean_of
+from jaxllm.finetune.tasks.task import Best
 from jaxllm.inference import SamplingConfig, decode_params, generate
 from jaxllm.inference.writer import Writer
 
 _WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff]|[^\W_]+")
 """A run of letters and digits; a character of Chinese or Japanese by itself."""
 SHOWN = 5
+
+
+def written_metrics() -> dict[str, Best]:
+    """What `Written.scores` measures."""
+    there: dict[str, Best] = {"rouge_l": "highest"}
+    return there | ({"bleu": "highest"} if importlib.util.find_spec("sacrebleu") is not None else {})
 
 
 class Written(NamedTuple):
@@ -35,7 +42,7 @@ class Written(NamedTuple):
         """ROUGE-L, and BLEU where sacrebleu is installed."""
         rouge = np.array([rouge_l(text, wanted) for text, wanted in zip(self.texts, self.references, strict=True)])
         statistics: dict[str, Statistic] = {"rouge_l": mean_of(rouge)}
-        if importlib.util.find_spec("sacrebleu") is not None:
+        if "bleu" in written_metrics():
             statistics["bleu"] = bleu(self.texts, self.references)
         return Scores(len(self.texts), statistics)
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,11 @@ class ImageClassification:
     """Name the class of an image."""
 
     reports: ClassVar[Reports] = Reports(unit="images", perplexity=False, accuracy=True)
+    metrics: ClassVar[Mapping[str, Literal["lowest", "highest"]]] = {
+        "accuracy": "highest",
+        "macro_f1": "highest",
+        "matthews": "highest",
+    }
 
     crop_padding: int = 0
     """Train on a random cut of the image with a black border of so many pixels; 0 leaves it as it is."""

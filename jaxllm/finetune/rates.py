@@ -1,0 +1,43 @@
+"""How fast does each method learn best?
+
+Peak learning rates of AdamW, for recipes that name none.
+"""
+
+from jaxllm.finetune.adalora import AdaLoRA
+from jaxllm.finetune.bottleneck import Bottleneck
+from jaxllm.finetune.full import BitFit, Freeze, Full
+from jaxllm.finetune.ia3 import IA3
+from jaxllm.finetune.lora import LoRA
+from jaxllm.finetune.method import Method
+from jaxllm.finetune.prefix import PrefixTuning
+from jaxllm.finetune.prompt import PromptTuning
+from jaxllm.finetune.ptuning import PTuning
+from jaxllm.finetune.vera import VeRA
+
+RATES: dict[type, float] = {
+    Full: 1e-4,
+    Freeze: 1e-2,
+    BitFit: 1e-3,
+    LoRA: 1e-3,
+    AdaLoRA: 3e-3,
+    Bottleneck: 1e-3,
+    PrefixTuning: 1e-2,
+    PromptTuning: 1e-2,
+    PTuning: 1e-3,
+    IA3: 1e-2,
+    VeRA: 1e-2,
+}
+"""Of each method as it comes."""
+FAST_LORA = 3e-4
+"""Of LoRA whose matrices begin large (PiSSA), or of which one learns faster (LoRA+)."""
+PREFIX_NETWORK = 1e-3
+"""Of a prefix that a network makes."""
+
+
+def learning_rate(method: Method) -> float:
+    """Chosen by the accuracy on validation examples: the tuning of `scripts/benchmark/method_comparison.py`."""
+    if isinstance(method, LoRA) and (method.initialization == "pissa" or method.lora_plus_ratio is not None):
+        return FAST_LORA
+    if isinstance(method, PrefixTuning) and method.projection:
+        return PREFIX_NETWORK
+    return RATES[type(method)]
