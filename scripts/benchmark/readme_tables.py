@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from readme_fine_tuning import fine_tuning, methods, tuned
 from record import newest_record
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,8 @@ COMPARED = (
 def _run(name: str) -> str:
     """What a recipe's run has shown: the figure of its kind, from that kind's own record where there is one."""
     run = newest_record("run", name)
+    if run is None and (shown := tuned(name)) is not None:
+        return shown
     if run is None:
         plan = newest_record("plan", name)
         return "not run" if plan is None else f"not run; {_plan(plan['results'])}"
@@ -171,7 +174,15 @@ def _lines(text: str, count: int) -> str:
     return "\n".join(text.strip().splitlines()[:count])
 
 
-BLOCKS = {"result": result, "quickstart": quickstart, "recipes": recipes, "speed": speed, "compiled": compiled}
+BLOCKS = {
+    "result": result,
+    "quickstart": quickstart,
+    "recipes": recipes,
+    "speed": speed,
+    "compiled": compiled,
+    "fine_tuning": fine_tuning,
+    "methods": methods,
+}
 
 
 def filled(text: str) -> str:

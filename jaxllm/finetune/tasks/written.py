@@ -20,8 +20,8 @@ SHOWN = 5
 
 def written_metrics() -> dict[str, Best]:
     """What `Written.scores` measures."""
-    there: dict[str, Best] = {"rouge_l": "highest"}
-    return there | ({"bleu": "highest"} if importlib.util.find_spec("sacrebleu") is not None else {})
+    names = ("rouge_l", "bleu") if importlib.util.find_spec("sacrebleu") is not None else ("rouge_l",)
+    return dict.fromkeys(names, "highest")
 
 
 class Written(NamedTuple):

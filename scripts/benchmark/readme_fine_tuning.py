@@ -1,0 +1,92 @@
+"""The README's blocks about fine-tuning: MiniLM beside transformers' Trainer, and the methods beside each other."""
+
+from typing import Any
+
+from method_comparison import table
+from record import newest_record
+
+NAMES = {
+    "sst2": "SST-2",
+    "mr": "MR",
+    "ag_news": "AG News",
+    "mrpc": "MRPC",
+    "cola": "CoLA",
+    "stsb": "STS-B",
+    "wnut17": "WNUT-17",
+    "conll2000": "CoNLL-2000",
+    "chnsenticorp": "ChnSentiCorp",
+    "squad2": "SQuAD 2",
+}
+ALONE = ("adalora", "bottleneck", "prefix")
+"""Methods that are run here only."""
+BASES = {"minilm": "MiniLM (22 M parameters)", "smollm2": "SmolLM2-135M-Instruct", "vit": "a ViT of 1.8 M parameters"}
+
+
+def fine_tuning() -> str:
+    """Test metrics here and there, by set, and how fast."""
+    parity, speed = newest_record("trainer_parity", "minilm"), newest_record("trainer_speed", "minilm")
+    return "\n\n".join(part for part in (_parity(parity), _speed(speed)) if part) or "No record yet."
+
+
+def tuned(recipe: str) -> str | None:
+    """What a recipe of MiniLM has shown; None where that is not known."""
+    record = newest_record("trainer_parity", "minilm")
+    runs = [] if record is None else [run for run in record["results"]["runs"] if f"minilm_{run['set']}" == recipe]
+    for run in runs:
+        if run["method"] == "full":
+            value, low, high = (100 * number for number in run["ours"][run["metric"]])
+            return f"{run['metric']} {value:.1f} ({low:.1f} to {high:.1f}) on {run['examples']:,} test examples, shortened"
+    return None
+
+
+def _parity(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return ""
+    runs = {(run["set"], run["method"]): run for run in record["results"]["runs"] if run["seed"] == 0}
+    alone = [method for method in ALONE if any(method == other for _, other in runs)]
+    head = ["set", "test metric", "full, jaxllm / Trainer", "LoRA, jaxllm / Trainer + peft", *alone]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, shown in NAMES.items():
+        there = [runs.get((name, method)) for method in ("full", "lora", *alone)]
+        if there[0] is not None:
+            lines.append(f"| {' | '.join([shown, there[0]['metric'], *map(_cell, there)])} |")
+    apart, steps = record["results"]["largest_difference_points"], next(iter(record["config"].values()))["steps"]
+    told = (
+        f"MiniLM, {steps} steps of 32 examples, the same data, order, seed and rates on both sides, rates not tuned; the two "
+        f"differ by {apart:.2f} points at most:"
+    )
+    return "\n".join([told, "", *lines])
+
+
+def _cell(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return ""
+    values = [run[side][run["metric"]][0] for side in ("ours", "theirs") if side in run]
+    return " / ".join(f"{100 * value:.1f}" for value in values)
+
+
+def _speed(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return ""
+    told = []
+    for name, found in record["results"].items():
+        data, _, method = name.rpartition("_")
+        times, ours, theirs = found["times_as_fast"], found["jaxllm_peak_bytes"] / 1e9, found["trainer_peak_bytes"] / 1e9
+        told.append(f"{NAMES[data]} {method}: {times['median']:.2f} times its samples/s, {ours:.2f} of its {theirs:.2f} GB")
+    where = record["environment"]
+    return f"Beside transformers' Trainer (+ peft), in turn on {where['cores']} CPU cores, median of rounds: {'; '.join(told)}."
+
+
+def methods() -> str:
+    """Every method on the same data, by base."""
+    parts = []
+    for base, what in BASES.items():
+        record = newest_record("method_comparison", base)
+        if record is not None:
+            parts.append(f"{what}, {_data(record['config'])}, three seeds:\n\n{table(record['results'])}")
+    return "\n\n".join(parts) or "No record yet."
+
+
+def _data(config: dict[str, Any]) -> str:
+    name, steps = config["data"]["dataset"], config["steps"]
+    return f"{steps} steps of {config['batch_size']} examples of `{name}`"
