@@ -9,7 +9,8 @@ import pytest
 from jaxllm.data.rows import Share
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks.instruction import InstructionTuning
-from jaxllm.finetune.tasks.mixture import SLOTS, Mixture, mixed_positions, mixing_rates, places_of
+from jaxllm.finetune.tasks.mixed_rows import SLOTS, mixed_positions, mixing_rates, places_of
+from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.finetune.tasks.task import is_task
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, opened, turn, write_sets
