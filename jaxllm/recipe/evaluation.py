@@ -15,6 +15,7 @@ from jaxllm.finetune import Full
 from jaxllm.finetune.peft import CONFIG
 from jaxllm.finetune.tasks import (
     InstructionTuning,
+    Mixture,
     PreferenceTuning,
     PromptClassification,
     QuestionAnswering,
@@ -145,8 +146,9 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
     own = loaded.recipe
     config = own.model_config if own is not None else portable_config(loaded.config)
     objective = _objective(task, own, config, loaded, source)
-    if data is not None:
-        objective = getattr(objective, "task", objective)  # of a mixture, whose other sets are not asked for
+    if data is not None and isinstance(objective, Mixture):
+        assert own is not None and isinstance(own.data, TaskDataConfig)
+        objective = objective.task_for(data, own.data)
     config = _with_head(config, objective, source, task)
     if data is None:
         assert own is not None

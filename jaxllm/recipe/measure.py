@@ -94,8 +94,9 @@ def _written(job: Job, params: Any, rows: Any, base: Base | None) -> dict[str, A
 
 def write(job: Job, model: Any, params: Any, rows: Any, examples: int) -> Written | None:
     """By process 0, on one device; None on others, and where the parameters have no room there. By all processes."""
+    objective: Any = job.recipe.objective
     here = on_one_device(job, params)
-    return None if here is None else _task(job).write(model, here, rows, job.data, examples=examples)
+    return None if here is None else objective.write(model, here, rows, job.data, examples=examples)
 
 
 def _task(job: Job) -> Any:

@@ -1,4 +1,4 @@
-"""Several data sets in one run, each with its share of the examples."""
+"""Several data sets in one run, each with its share of the examples: of one task, or of several that are all text to text."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,10 @@ Mixable = InstructionTuning | PreferenceTuning | TextToText | TextClassification
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Learn a task from several sets at once; evaluations are over all of them that have the split, and over each by itself.
+    """Learn from several sets at once; evaluations are over all of them that have the split, and over each by itself.
 
     Mixture(task=InstructionTuning(), others=("dolly_chat", "gsm8k_chat"), temperature=2.0)
+    Mixture(task=TextToText(), others=("news",), prompts=("translate to English: {text}", "summarize: {text}"))
     """
 
     task: Mixable
@@ -41,6 +42,9 @@ class Mixture:
     others: tuple[str, ...]
     """The sets beside `data`, named as that is; all is read as `data` says, but that `data.examples` is for `data` alone. One
     without a split of an evaluation has no part in that."""
+    prompts: tuple[str, ...] | None = None
+    """The `prompt` of each set, that of `data` first, where the task is TextToText: so each set can be another task. By default
+    the task's own for all."""
     weights: tuple[float, ...] | None = None
     """A factor on the size of each set, that of `data` first. By default 1 for each."""
     temperature: float = 1.0
@@ -56,10 +60,29 @@ class Mixture:
                 f"objective.weights must be positive, one for `data` and one for each of objective.others: got {self.weights} "
                 f"for {1 + len(self.others)} sets"
             )
+        if self.prompts is not None:
+            if not isinstance(self.task, TextToText) or len(self.prompts) != 1 + len(self.others):
+                raise ValueError(
+                    "objective.prompts are for the task TextToText, one for `data` and one for each of objective.others: got "
+                    f"{len(self.prompts)} for {1 + len(self.others)} sets and {type(self.task).__name__}"
+                )
+            for number in range(len(self.prompts)):
+                self._task_of(number)  # a prompt without its place is refused
         if not self.temperature > 0:
             raise ValueError(f"objective.temperature must be positive: got {self.temperature}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"objective.limit must be at least 1: got {self.limit}")
+
+    def _task_of(self, number: int) -> Mixable:
+        """The task as it is asked of a set."""
+        if self.prompts is None:
+            return self.task
+        return dataclasses.replace(self.task, prompt=self.prompts[number])  # type: ignore[call-arg]
+
+    def task_for(self, name: str, data: TaskDataConfig) -> Mixable:
+        """The task as it is asked of the set with this name, alone; of one that is not among those mixed, the task itself."""
+        names = (data.dataset, *self.others)
+        return self._task_of(names.index(name)) if name in names else self.task
 
     @property
     def metrics(self) -> Mapping[str, Best]:
@@ -136,11 +159,17 @@ class Mixture:
     def show(self, found: Found, rows: ExampleRows, data: TaskData) -> str:
         return self.task.show(found, rows, data)
 
+    def write(self, model: Any, params: Any, rows: Any, data: TaskData, *, examples: int = 100) -> Any:
+        """As the task's, for the first texts of the first set, where it writes."""
+        mixed = isinstance(rows.records, MixedRecords)
+        alone = dataclasses.replace(rows, records=rows.records.parts[0]) if mixed else rows
+        return self._task_of(0).write(model, params, alone, data, examples=examples)  # type: ignore[union-attr]
+
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData)
-        own = self.task.rows(data, model, split, seed=seed)
+        own = self._task_of(0).rows(data, model, split, seed=seed)
         rows, names = [own], [data.config.dataset]
-        for name in self.others:
+        for number, name in enumerate(self.others, 1):
             config = dataclasses.replace(data.config, dataset=name, examples=None)
             opened = open_task_data(config, seed=data.seed, tokenizer=data.tokenizer)
             if seed is None and not opened.has_split(split):
@@ -149,7 +178,7 @@ class Mixture:
                 raise ValueError(
                     f"the sets of a mixture must have the same labels: {name} has others than {data.config.dataset}"
                 )
-            rows.append(self.task.rows(opened, model, split, seed=seed))
+            rows.append(self._task_of(number).rows(opened, model, split, seed=seed))
             names.append(name)
         sizes = [each.rows_per_epoch for each in rows]
         places = () if seed is None else self._places(sizes)

@@ -12,8 +12,10 @@ from jaxllm.finetune.tasks.instruction import InstructionTuning
 from jaxllm.finetune.tasks.mixed_rows import SLOTS, mixed_positions, mixing_rates, places_of
 from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.finetune.tasks.task import is_task
+from jaxllm.finetune.tasks.text_to_text import TextToText
+from jaxllm.models import Transformer
 from jaxllm.training import LossConfig
-from tests.finetune.tasks.chats import decoder, opened, turn, write_sets
+from tests.finetune.tasks.chats import decoder, opened, parameters, tokenizer, turn, write_sets
 
 MODEL = decoder()
 
@@ -122,6 +124,28 @@ def test_evaluations_are_on_all_sets_and_on_each(folder):
     assert scores.count == 11 and mixed(folder, others=("short",)).rows(data, MODEL, "validation", seed=3).seed == 3
 
 
+def test_each_set_is_asked_in_its_own_words(folder):
+    """Two tasks of text to text: rows, what is written, and what one set alone is asked."""
+    data = opened(folder, "texts")
+    prompts = ("Back: {text}\n", "{text} Forth:")
+    mixture = Mixture(task=TextToText(target_len=8), others=("texts",), prompts=prompts)
+    mixture.check(MODEL, data.config, LossConfig())
+    rows = mixture.rows(data, MODEL, "validation", seed=None)
+    (begin, middle), (_, end) = rows.chosen
+    asked = [tokenizer().decode(rows.table.item(item, "tokens").tolist()) for item in range(begin, end)]
+    assert all(text.startswith("Back: ") for text in asked[:middle]) and not any("Forth:" in text for text in asked[:middle])
+    assert all(" Forth:" in text for text in asked[middle:]) and not any(text.startswith("Back: ") for text in asked[middle:])
+    assert (
+        mixture.task_for("texts", data.config).prompt == prompts[0] and mixture.task_for("others", data.config).prompt is None
+    )
+    written = mixture.write(Transformer(MODEL), parameters(MODEL), rows, data, examples=50)
+    alone = TextToText(prompt=prompts[0], target_len=8)
+    own = alone.write(
+        Transformer(MODEL), parameters(MODEL), alone.rows(data, MODEL, "validation", seed=None), data, examples=50
+    )
+    assert written == own and len(own.texts) == len(rows.records) // 2
+
+
 def test_refusals(folder):
     data = opened(folder, "chats")
     with pytest.raises(ValueError, match="objective.others must name a set to mix with: got none"):
@@ -132,5 +156,14 @@ def test_refusals(folder):
         ValueError, match=r"objective.weights must be positive, one for `data` and one for each.*got \(1.0,\) for 2"
     ):
         mixed(folder, weights=(1.0,))
+    both = dict(task=TextToText(), others=("texts",))
+    with pytest.raises(
+        ValueError, match="prompts are for the task TextToText, one for `data` and one for .*: got 1 for 2 sets"
+    ):
+        Mixture(**both, prompts=("{text}",))
+    with pytest.raises(ValueError, match="got 2 for 2 sets and InstructionTuning"):
+        mixed(folder, prompts=("{text}", "{text}"))
+    with pytest.raises(ValueError, match="objective.prompt must have {text} where the text goes: got 'Back'"):
+        Mixture(**both, prompts=("{text}", "Back"))
     with pytest.raises(ValueError, match="has no feature 'messages'"):
         mixed(folder, others=("texts",)).rows(data, MODEL, "train", seed=0)
