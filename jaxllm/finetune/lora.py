@@ -161,9 +161,9 @@ class LoRA(Defaults):
         """A as [*, inputs, R] and B as [*, R, outputs]."""
         leading, (inputs, outputs) = target.sizes[0], target.widths
         if self.initialization == "pissa":
-            u, s, v = singular(target.matrix())
-            root = jnp.sqrt(s[..., :rank] / jnp.where(scale > 0, scale, 1)[..., None])
-            return u[..., :, :rank] * root[..., None, :], root[..., :, None] * v[..., :rank, :]
+            u, s, v = singular(target.matrix(), rank)
+            root = jnp.sqrt(s / jnp.where(scale > 0, scale, 1)[..., None])
+            return u * root[..., None, :], root[..., :, None] * v
         zeros = jnp.zeros
         if target.is_embedding:
             return zeros((*leading, inputs, rank)), jax.random.normal(key, (*leading, rank, outputs), jnp.float32)

@@ -228,10 +228,10 @@ def _combined(path: str, owns: Sequence[Any], weights: Sequence[float], kind: st
     zero = jnp.zeros(flat_sizes, jnp.float32)
     total = sum((weight * delta(zero, own) for weight, own in zip(weights, owns, strict=True)), zero)
     width = min(rank or max(own["b"].shape[leading] for own in owns), *flat_sizes[leading:])
-    u, s, v = singular(total)
-    b = s[..., :width, None] * v[..., :width, :]
+    u, s, v = singular(total, width)
+    b = s[..., None] * v
     shapes = (*scale.shape, *inputs, width), (*scale.shape, width, *outputs)
-    return {"a": u[..., :, :width].reshape(shapes[0]), "b": b.reshape(shapes[1]), "scale": scale}
+    return {"a": u.reshape(shapes[0]), "b": b.reshape(shapes[1]), "scale": scale}
 
 
 _BY_ROW = {"lora", "adalora", "ia3", "adapter", "vera", "prefix", "prompt"}
