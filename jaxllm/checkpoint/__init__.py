@@ -2,18 +2,18 @@
 
     from jaxllm.checkpoint import CheckpointConfig, Store
 
-A recipe needs only `CheckpointConfig`; Orbax is imported when the first other name is used.
+A recipe needs only `CheckpointConfig` and `Best`; Orbax is imported when the first other name is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveError
+from jaxllm.checkpoint.config import Best, CheckpointConfig, CheckpointError, SaveError
 
 if TYPE_CHECKING:
     from jaxllm.checkpoint.store import Restored, Store
 
-__all__ = ["CheckpointConfig", "CheckpointError", "Restored", "SaveError", "Store"]
+__all__ = ["Best", "CheckpointConfig", "CheckpointError", "Restored", "SaveError", "Store"]
 
 
 def __getattr__(name: str):

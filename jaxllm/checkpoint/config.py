@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +15,6 @@ class CheckpointConfig:
     """Newest checkpoints to keep; with 2 or more a damaged one can be replaced by the one before."""
     keep_best: int = 1
     """Checkpoints with the best metric to keep besides; 0 keeps none for their metric."""
-    best_metric: str = "loss"
-    """Which metric decides what is best; steps saved without it are not candidates."""
-    best_is: Literal["lowest", "highest"] = "lowest"
-    """Whether a low or a high metric is good."""
     asynchronous: bool = True
     """Write to disk while the next steps run."""
 
@@ -26,6 +22,13 @@ class CheckpointConfig:
         for field, least in (("every", 1), ("keep_last", 1), ("keep_best", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"checkpoint.{field} must be at least {least}: got {getattr(self, field)}")
+
+
+class Best(NamedTuple):
+    """By what one checkpoint is better than another; steps saved without the metric are no candidates."""
+
+    metric: str = "loss"
+    value: Literal["lowest", "highest"] = "lowest"
 
 
 class CheckpointError(ValueError):
@@ -39,15 +42,14 @@ class SaveError(OSError):
     """Whether all processes of the run know it and may go on; else it is this one's alone, and the run cannot."""
 
 
-def best_steps(metrics: dict[int, dict[str, float]], config: CheckpointConfig) -> list[int]:
+def best_steps(metrics: dict[int, dict[str, float]], best: Best) -> list[int]:
     """Of the saved steps, each with its metrics, those that have the metric that counts, best first."""
-    sign = 1 if config.best_is == "lowest" else -1
-    scores = {step: sign * values.get(config.best_metric, math.nan) for step, values in metrics.items()}
+    sign = 1 if best.value == "lowest" else -1
+    scores = {step: sign * values.get(best.metric, math.nan) for step, values in metrics.items()}
     return sorted((step for step in scores if not math.isnan(scores[step])), key=lambda step: (scores[step], -step))
 
 
-def steps_to_delete(metrics: dict[int, dict[str, float]], config: CheckpointConfig) -> list[int]:
+def steps_to_delete(metrics: dict[int, dict[str, float]], config: CheckpointConfig, best: Best) -> list[int]:
     """Of the saved steps, each with its metrics, those that are neither among the newest nor among the best."""
     newest = sorted(metrics)[-config.keep_last :]
-    best = best_steps(metrics, config)[: config.keep_best]
-    return sorted(metrics.keys() - set(newest) - set(best))
+    return sorted(metrics.keys() - set(newest) - set(best_steps(metrics, best)[: config.keep_best]))

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxllm.checkpoint import files
-from jaxllm.checkpoint.config import CheckpointConfig, CheckpointError, SaveError, best_steps, steps_to_delete
+from jaxllm.checkpoint.config import Best, CheckpointConfig, CheckpointError, SaveError, best_steps, steps_to_delete
 from jaxllm.checkpoint.in_bucket import InBucket
 from jaxllm.checkpoint.manifest import Damaged, Manifest, describe, named_leaves
 from jaxllm.checkpoint.on_disk import OnDisk
@@ -58,9 +58,10 @@ class Store:
     process 0 finishes, renames and deletes. They use the same good checkpoint, or none.
     """
 
-    def __init__(self, folder: str | Path, config: CheckpointConfig | None = None):
+    def __init__(self, folder: str | Path, config: CheckpointConfig | None = None, best: Best | None = None):
         self._place = InBucket(str(folder)) if in_bucket(folder) else OnDisk(local_path(folder))
         self._config = config or CheckpointConfig()
+        self._best = best or Best()
         self._checkpointer = files.make_writer()
         self._reader = files.make_reader()
         self._thread: threading.Thread | None = None
@@ -82,14 +83,14 @@ class Store:
 
     def best_step(self) -> int | None:
         """The saved step with the best metric; None if none was saved with one."""
-        return next(iter(best_steps(self._metrics(), self._config)), None)
+        return next(iter(best_steps(self._metrics(), self._best)), None)
 
     def save(self, step: int, state: Any, meta: dict[str, Any], metrics: Mapping[str, float] | None = None) -> None:
         """Start saving `state` and `meta` as one; the arrays may be donated to the next step at once.
 
         Args:
           meta: JSON values.
-          metrics: figures of this step; the one named by `config.best_metric` decides whether it is kept as best.
+          metrics: figures of this step; the one that `best` names decides whether it is kept as best.
 
         Raises:
           SaveError: this save could not be started; without `config.asynchronous`, also that it could not be finished. With
@@ -247,7 +248,7 @@ class Store:
         metrics = self._metrics()
         for bad in self._damaged & set(self.steps()):
             self._keep_as_damaged(bad)
-        for old in steps_to_delete(metrics, self._config):
+        for old in steps_to_delete(metrics, self._config, self._best):
             self._place.remove_step(old)
 
     def _keep_as_damaged(self, step: int) -> None:

@@ -34,10 +34,16 @@ class Freeze(_Own):
     the blocks and heads."""
 
     def check(self, model: ModelConfig) -> None:
-        if _is_told(model) and all(self.learns(path) for path in _paths(model)):
+        learn = [self.learns(path) for path in _paths(model)] if _is_told(model) else []
+        if learn and all(learn):
             raise ValueError(
                 f"method.patterns must freeze parameters of this model: {', '.join(self.patterns) or 'no pattern'} matches "
                 "none of its paths; take Full to train all"
+            )
+        if learn and not any(learn):
+            raise ValueError(
+                f"method.patterns must leave parameters of this model to learn: {', '.join(self.patterns)} matches all of its "
+                "paths; name fewer, or take LoRA"
             )
 
     def learns(self, path: str) -> bool:

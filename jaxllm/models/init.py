@@ -27,6 +27,6 @@ def init_params(model: Model, key: Array) -> Any:
 
 
 def abstract_params(model: Model) -> tuple[Any, Any]:
-    """Shapes and types of the parameters, and their logical axes, without computing anything."""
-    variables = jax.eval_shape(lambda key: model.init(key, *model.example_inputs()), jax.random.key(0))
+    """Shapes and types of the parameters, and their logical axes, without computing anything, nor starting a device."""
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *model.example_inputs()))
     return variables["params"], variables["axes"]

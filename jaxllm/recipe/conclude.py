@@ -20,6 +20,7 @@ from jaxllm.models import num_params
 from jaxllm.recipe.job import Job
 from jaxllm.recipe.measure import in_words, is_measured, on_one_device
 from jaxllm.recipe.measure_run import Measured, measure_run
+from jaxllm.recipe.resolve import best_of
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.recipe.sample import make_sample
 from jaxllm.training import Progress, TrainState, evaluated, read_metrics
@@ -87,7 +88,7 @@ def conclude(
 def _best(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> tuple[Any, int]:
     """The parameters of the best checkpoint, for what is measured on predictions, else the last; and their step."""
     if is_measured(job):
-        with closing(Store(folder.checkpoints, job.recipe.checkpoint)) as store:
+        with closing(Store(folder.checkpoints, job.recipe.checkpoint, best_of(job.recipe))) as store:
             best = from_first(store.best_step)
             if best is not None and best != progress.step:
                 restored = store.restore(job.abstract._replace(frozen={}), best).state

@@ -172,7 +172,8 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
     if own is None:
         return recipe, chosen
     evaluate = dataclasses.replace(own.evaluate, metric="loss")  # no checkpoint is chosen here, and the metrics may be others
-    return dataclasses.replace(recipe, method=own.method, evaluate=evaluate, loss=own.loss), chosen
+    begun = own.pretrained if task is None and data is None else None  # what it began with may have been forgotten
+    return dataclasses.replace(recipe, pretrained=begun, method=own.method, evaluate=evaluate, loss=own.loss), chosen
 
 
 def _objective(task: str | None, own: Recipe | None, config: ModelConfig, loaded: Loaded, source: str) -> Any:

@@ -37,6 +37,7 @@ from jaxllm.recipe.pretrained import described, pretrained_tokenizer
 from jaxllm.recipe.program import compile_new
 from jaxllm.recipe.rank_log import rank_log
 from jaxllm.recipe.recipe import Recipe
+from jaxllm.recipe.resolve import best_of
 from jaxllm.recipe.run_folder import RunFolder, agree_on_folder
 from jaxllm.recipe.serialize import to_tree
 from jaxllm.recipe.validate import make_validate
@@ -226,7 +227,7 @@ def _loop(
         after_evaluation=on_evaluation,
         observe=rank_log(folder.path, recipe.method, progress.step if folder.resumes else None),
         config=recipe.evaluate,
-        best_is="lowest" if recipe.evaluate.metric == "loss" else recipe.checkpoint.best_is,
+        best_is=best_of(recipe).value,
         checkpoint_every=recipe.checkpoint.every,
         keep_best=recipe.checkpoint.keep_best > 0,
         store=store,

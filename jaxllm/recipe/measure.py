@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from jaxllm.distributed import from_first, is_first, num_processes
 from jaxllm.finetune.tasks import InstructionTuning, TextToText, is_task
@@ -110,7 +111,8 @@ def on_one_device(job: Job, params: Any) -> Any | None:
         if not from_first(lambda: _fit_one_device(params)):
             return None
         params = jax.tree.map(lambda leaf: _on_first(leaf, replicated(job.mesh)), params)
-    return jax.device_put(params, jax.local_devices()[0]) if is_first() else None
+    here = SingleDeviceSharding(jax.local_devices()[0])  # a device alone would leave the axes of an explicit mesh in the types
+    return jax.device_put(params, here) if is_first() else None
 
 
 def _fit_one_device(params: Any) -> bool:

@@ -152,7 +152,6 @@ MAY_CHANGE = (
     "loss.chunk",
     "optimizer.state_memory",
     "data.data_dir",
-    "data.validation_split",
     "data.test_split",
     "data.num_workers",
     "data.prefetch",

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from jaxllm.checkpoint import CheckpointConfig
+from jaxllm.checkpoint import Best
 from jaxllm.data import Data, ImageData, TaskData, Tokenizer
 from jaxllm.finetune.tasks import is_task
 from jaxllm.models import EncoderDecoderConfig, ModelConfig, TransformerConfig, VisionConfig
@@ -61,11 +61,11 @@ def resolved(recipe: Recipe, known: FromData, decay_steps: int) -> Recipe:
                 f"--optimizer.schedule.warmup-steps {decay_steps // 10}"
             )
         schedule = dataclasses.replace(schedule, decay_steps=decay_steps)
+    best_of(recipe)  # a metric that is not there is refused
     return dataclasses.replace(
         with_schedule(recipe, recipe.steps),
         model=_told(recipe.model_config, known),
         optimizer=dataclasses.replace(recipe.optimizer, schedule=schedule),
-        checkpoint=_kept(recipe),
     )
 
 
@@ -82,8 +82,8 @@ def with_schedule_of(recipe: Recipe, earlier: Recipe) -> Recipe:
     return with_schedule(recipe, getattr(earlier.method, "total_steps", recipe.steps))
 
 
-def _kept(recipe: Recipe) -> CheckpointConfig:
-    """Which checkpoints are the best: by the metric that the evaluations go by.
+def best_of(recipe: Recipe) -> Best:
+    """By what a run's checkpoints are better than others: the metric that its evaluations go by.
 
     Raises:
       ValueError: a metric that the objective does not report.
@@ -94,7 +94,7 @@ def _kept(recipe: Recipe) -> CheckpointConfig:
     known |= getattr(objective, "metrics", {}) if by_data is None else by_data(recipe.data)
     if metric not in known:
         raise ValueError(f"evaluate.metric must be one of {', '.join(known)}: got {metric!r}")
-    return dataclasses.replace(recipe.checkpoint, best_metric=metric, best_is=known[metric])
+    return Best(metric, known[metric])
 
 
 def _told(model: ModelConfig, known: FromData) -> ModelConfig:

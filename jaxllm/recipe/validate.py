@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxllm.distributed import from_first
+from jaxllm.distributed import beat, from_first
 from jaxllm.finetune.tasks.written import written_metrics
 from jaxllm.recipe.job import Job
 from jaxllm.recipe.measure import TEXTS, predicting, write, writes
@@ -36,6 +36,7 @@ def _of_texts(job: Job, params: Any) -> dict[str, float]:
     """
     split = job.recipe.data.validation_split
     assert split is not None
+    beat(0, "writing texts", long=True)
     written = write(job, job.model, params, job.rows(split), TEXTS)
     found = from_first(lambda: None if written is None else written.scores().values())
     if found is None:

@@ -4,6 +4,7 @@ from jaxllm.distributed import num_processes
 from jaxllm.hardware import set_up
 from jaxllm.recipe import Recipe, assemble
 from jaxllm.recipe.pretrained import described, pretrained_tokenizer
+from jaxllm.recipe.resolve import best_of
 from jaxllm.sweep.outcome import Goal
 
 
@@ -19,5 +20,5 @@ def goal_of(recipe: Recipe) -> Goal:
     if num_processes() > 1:
         raise ValueError(f"a sweep runs in one process: got {num_processes()}; train its best trial with more")
     job = assemble(described(recipe), pretrained_tokenizer(recipe))
-    metric = recipe.evaluate.metric
-    return Goal(metric=metric, best_is="lowest" if metric == "loss" else job.recipe.checkpoint.best_is)
+    best = best_of(job.recipe)
+    return Goal(metric=best.metric, best_is=best.value)

@@ -50,7 +50,7 @@ class OptimizerConfig:
     name: Literal["adamw", "adafactor", "lion", "muon", "sgd"] = "adamw"
     """Update rule. muon orthogonalizes the updates of matrices in the blocks; the rest gets adamw."""
     learning_rate: float | None = None
-    """Peak learning rate. By default that of the fine-tuning method; 0.001 for a model that begins with new numbers."""
+    """Peak learning rate. By default that of the fine-tuning method, chosen with adamw; 0.001 for a model from new numbers."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the run."""
     weight_decay: float = 0.1

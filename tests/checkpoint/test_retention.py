@@ -5,7 +5,7 @@ from contextlib import closing
 import jax.numpy as jnp
 import pytest
 
-from jaxllm.checkpoint import CheckpointConfig, CheckpointError, Store
+from jaxllm.checkpoint import Best, CheckpointConfig, CheckpointError, Store
 from jaxllm.checkpoint.config import best_steps, steps_to_delete
 from tests.checkpoint.states import abstract
 
@@ -18,21 +18,20 @@ def metrics():
 
 
 @pytest.mark.parametrize(
-    "config, kept, best",
+    "config, by, kept, best",
     [
-        (dict(keep_last=1, keep_best=0), {70}, 50),
-        (dict(keep_last=2, keep_best=1), {50, 60, 70}, 50),
-        (dict(keep_last=1, keep_best=2), {20, 50, 70}, 50),
-        (dict(keep_last=1, keep_best=3, best_is="highest"), {10, 30, 70}, 10),
-        (dict(keep_last=1, keep_best=9), {10, 20, 30, 50, 70}, 50),
-        (dict(keep_last=9), set(LOSSES), 50),
-        (dict(keep_last=1, keep_best=2, best_metric="accuracy"), {70}, None),
+        (dict(keep_last=1, keep_best=0), Best(), {70}, 50),
+        (dict(keep_last=2, keep_best=1), Best(), {50, 60, 70}, 50),
+        (dict(keep_last=1, keep_best=2), Best(), {20, 50, 70}, 50),
+        (dict(keep_last=1, keep_best=3), Best(value="highest"), {10, 30, 70}, 10),
+        (dict(keep_last=1, keep_best=9), Best(), {10, 20, 30, 50, 70}, 50),
+        (dict(keep_last=9), Best(), set(LOSSES), 50),
+        (dict(keep_last=1, keep_best=2), Best("accuracy"), {70}, None),
     ],
 )
-def test_which_steps_stay(config, kept, best):
-    config = CheckpointConfig(**config)
-    assert set(LOSSES) - set(steps_to_delete(metrics(), config)) == kept
-    assert next(iter(best_steps(metrics(), config)), None) == best
+def test_which_steps_stay(config, by, kept, best):
+    assert set(LOSSES) - set(steps_to_delete(metrics(), CheckpointConfig(**config), by)) == kept
+    assert next(iter(best_steps(metrics(), by)), None) == best
 
 
 @pytest.mark.parametrize("config, kept", [(dict(keep_last=1, keep_best=1), [50, 70]), (dict(keep_last=3), [50, 60, 70])])

@@ -124,6 +124,9 @@ def test_freeze_means_both_stacks_and_refuses_to_freeze_nothing():
     assert only.learns("decoder/layers/ffw/up/kernel") and not only.learns("encoder/layers/ffw/up/kernel")
     with pytest.raises(ValueError, match="method.patterns must freeze parameters of this model: blocks/. matches none"):
         adapt(make_model(LLAMA), Freeze(patterns=("blocks/*",)))
+    headless = dataclasses.replace(FAMILIES["bert"], head=HeadConfig(kind="none"))
+    with pytest.raises(ValueError, match="method.patterns must leave parameters of this model to learn: embed/.*name fewer"):
+        adapt(make_model(headless), Freeze())
 
 
 @pytest.mark.parametrize("options", [{"norm_bias": False}, {"norm_scale": False}], ids=repr)

@@ -53,3 +53,23 @@ def test_pissa_begins_on_two_devices(devices, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0 and done.stdout.split() == ["same"], done.stderr[-2000:]
+
+
+UNSTARTED = """
+from jax._src import xla_bridge
+from jaxllm.data import DataConfig
+from jaxllm.finetune import BitFit, Freeze, LoRA
+from jaxllm.models import TransformerConfig
+from jaxllm.recipe import Recipe
+
+model = TransformerConfig(vocab_size=32, num_layers=1, num_heads=2, embed_dim=16, context_len=8)
+for method in Freeze(), BitFit(), LoRA():
+    Recipe(name="p", steps=1, batch_size=2, model=model, data=DataConfig(dataset="none", seq_len=8), method=method)
+print(len(xla_bridge._backends))
+"""
+
+
+def test_a_recipe_starts_no_device():
+    """Reading one comes before the machine is set up and other processes are joined."""
+    done = subprocess.run([sys.executable, "-c", UNSTARTED], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.stdout.split() == ["0"], done.stderr[-2000:]

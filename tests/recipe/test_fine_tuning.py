@@ -194,6 +194,14 @@ def test_the_best_checkpoint_by_what_is_written(folder, tmp_path):
         assemble(dataclasses.replace(made, evaluate=EvaluateConfig(metric="rouge")))
 
 
+@pytest.mark.parametrize("method", [LoRA(rank=2), Full()], ids=["lora", "full"])
+def test_what_is_written_after_an_explicit_mesh(method, folder, tmp_path):
+    mesh, task = MeshConfig(data=1, fsdp=2, explicit=True), TextToText(prompt="{text} ", target_len=4)
+    model = decoder(vocab_size=None)
+    jaxllm.fit(recipe(folder, "texts", tmp_path / "run", model=model, objective=task, method=method, mesh=mesh, steps=1))
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["validation"]["written"]["answers"]
+
+
 def test_a_learning_rate_for_the_method(folder, tmp_path):
     """Where the recipe has none, as a run writes it down; a model from nothing has that of `OptimizerConfig`."""
     base = jaxllm.fit(recipe(folder, "reviews", tmp_path / "base", model=CLASSES.headed(ENCODER), objective=CLASSES, steps=2))

@@ -132,10 +132,11 @@ class Mixture:
         return self.task.make_predict(model, config)
 
     def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Best]:
-        """The task's metrics over all sets, and over each by itself: "films/accuracy"."""
+        """The task's metrics over all sets, and over each, "films/accuracy"; those of texts that are written over the first."""
         sets = (data.dataset, *self.others)
         own: dict[str, Best] = {f"{Path(name).name}/{metric}": best for name in sets for metric, best in self.metrics.items()}
-        return {**self.metrics, **own}
+        by_data = getattr(self.task, "metrics_of", None)
+        return {**(self.metrics if by_data is None else by_data(data)), **own}
 
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
         whole = self.task.score(found, rows, data)

@@ -138,6 +138,7 @@ def test_each_set_is_asked_in_its_own_words(folder):
     assert (
         mixture.task_for("texts", data.config).prompt == prompts[0] and mixture.task_for("others", data.config).prompt is None
     )
+    assert {"loss", "rouge_l", "texts/accuracy"} <= {"loss", *mixture.metrics_of(data.config)}
     written = mixture.write(Transformer(MODEL), parameters(MODEL), rows, data, examples=50)
     alone = TextToText(prompt=prompts[0], target_len=8)
     own = alone.write(
