@@ -19,7 +19,7 @@ NAMES = {
 }
 ALONE = ("adalora", "bottleneck", "prefix")
 """Methods that are run here only."""
-BASES = {"minilm": "MiniLM (22 M parameters)", "smollm2": "SmolLM2-135M-Instruct", "vit": "a ViT of 1.8 M parameters"}
+BASES = {"minilm": "MiniLM (22 M parameters)", "smollm2": "SmolLM2-135M-Instruct", "vit": "a ViT of 0.8 M parameters"}
 
 
 def fine_tuning() -> str:
