@@ -101,7 +101,8 @@ def _print(results: dict[str, Any], recipe: "Recipe") -> None:
         shown += [f"perplexity {results['perplexity']:.3f}"] if "perplexity" in results else []
         shown += [f"accuracy {results['accuracy']:.2%}"] if "accuracy" in results else []
     at = "" if results["step"] is None else f", step {results['step']}"
-    print(f"{results['split']} of {recipe.data.dataset}{at}: {', '.join(shown)}, {results[unit]:,.0f} {unit}")
+    sets = " and ".join((recipe.data.dataset, *getattr(recipe.objective, "others", ())))
+    print(f"{results['split']} of {sets}{at}: {', '.join(shown)}, {results[unit]:,.0f} {unit}")
     if "report" in results:
         print(f"\n{report_text(results['report'])}")
 

@@ -47,10 +47,11 @@ def with_method(recipe: Recipe, options: list[str]) -> tuple[Recipe, list[str]]:
         return recipe, options
     place = words.index("--method")
     name = "".join(words[place + 1 : place + 2])
-    if name not in METHODS:
+    found = {known.replace("-", ""): method for known, method in METHODS.items()}.get(re.sub("[-_]", "", name).lower())
+    if found is None:
         raise ValueError(f"--method must be one of {', '.join(METHODS)}: got {name!r}")
-    if not isinstance(recipe.method, METHODS[name]):
-        recipe = dataclasses.replace(recipe, method=METHODS[name]())
+    if not isinstance(recipe.method, found):
+        recipe = dataclasses.replace(recipe, method=found())
     return recipe, words[:place] + words[place + 2 :]
 
 
@@ -84,6 +85,14 @@ def check_names(recipe: Recipe, options: list[str]) -> None:
         flag_off = re.sub(r"(^|\.)no-([^.]*)$", r"\1\2", field)
         if f"--{field}" in names or f"--{flag_off}" in names:
             continue
+        if field.startswith("method."):
+            there = ", ".join(own.removeprefix("--method.") for own in names if own.startswith("--method.")) or "no fields"
+            kind = type(recipe.method).__name__
+            raise ValueError(f"{name} is no field of the method {kind}, which has {there}; --method NAME takes another")
+        if field.partition(".")[0] in METHODS:
+            raise ValueError(
+                f"unknown field {name}: say --method {field.partition('.')[0]} and --method.{field.partition('.')[2]}"
+            )
         near = difflib.get_close_matches(name, names, n=1)
         group, _, last = field.rpartition(".")
         ends = [known for known in names if known.lstrip("-").rpartition(".")[2] == ABBREVIATED.get(last, last)]

@@ -38,6 +38,8 @@ def learning_rate(method: Method) -> float:
     """Chosen by the accuracy on validation examples: the tuning of `scripts/benchmark/method_comparison.py`."""
     if isinstance(method, LoRA) and (method.initialization == "pissa" or method.lora_plus_ratio is not None):
         return FAST_LORA
+    if isinstance(method, Freeze) and method != Freeze():  # blocks may learn
+        return RATES[Full]
     if isinstance(method, PrefixTuning) and method.projection:
         return PREFIX_NETWORK
     return RATES[type(method)]

@@ -19,6 +19,11 @@ def describe_choices(program: Program) -> list[str]:
         told = {field: _stack_choices(stack, length, program) for field, stack in stacks(config).items()}
     lines = [f"{field}: {words}" if len(told) > 1 else words for field, words in told.items()]
     unstaged = [_unstaged(field, stack, program.mesh.shape["stage"]) for field, stack in stacks(config).items()]
+    if recipe.pretrained is not None:
+        after = f", going on with {recipe.adapter}" if recipe.adapter is not None else ""
+        lines.append(
+            f"{type(recipe.method).__name__} of {recipe.pretrained}{after}, learning rate {recipe.optimizer.learning_rate:g}"
+        )
     return lines + left_whole(program.mesh, config.axis_sizes()) + [line for line in unstaged if line is not None]
 
 

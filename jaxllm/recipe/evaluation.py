@@ -26,6 +26,7 @@ from jaxllm.finetune.tasks import (
     TokenClassification,
     is_task,
 )
+from jaxllm.hardware.bucket import in_bucket
 from jaxllm.models import EncoderDecoder, ModelConfig, TransformerConfig, VisionConfig, VisionTransformer, path_of
 from jaxllm.recipe.adapter import load_adapter
 from jaxllm.recipe.adapter_folder import DESCRIPTION
@@ -112,6 +113,8 @@ def open_evaluation(
         return Evaluation(job, params, step, chosen)
     if not run and (task is None or data is None):
         names = ", ".join(TASKS)
+        if not in_bucket(source) and len(Path(source).parts) > 1 and not Path(source).exists():
+            names += f"; or is it a misspelt run? There is no {source}"
         raise ValueError(f"{source} is no run, so it needs --task (one of {names}) and --data SET: got {task} and {data}")
     loaded = _open_model(source, base, step)
     recipe, split = _recipe(loaded, source, task, data, split)

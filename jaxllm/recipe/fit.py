@@ -123,6 +123,12 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
                 place = f"of {asked}" if there <= asked else f"where {asked} are asked for"
                 say(f"already at step {there} {place}: to go on, give more than {there} with --steps")
                 return Fitted(folder.place, progress.step, "finished", progress.best_loss)
+            rate: Any = job.optimizer[1](progress.step)
+            if rate <= 0 < progress.step:
+                say(
+                    f"warning: the learning rate came to 0 at step {job.recipe.optimizer.schedule.decay_steps}, and more steps "
+                    "change nothing: begin a new run with this one as --pretrained, or its adapter as --adapter"
+                )
             _begin("opening the log", progress.step)
             folder.write_description(job.recipe, job.tokenizer)
             resume_step = progress.step if folder.resumes else None
@@ -136,6 +142,7 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
                     state, ended = train(loop, state, progress, interrupt)
                 if ended in WHOLE and not is_measured(job):  # else measured at its best, in `conclude`
                     _evaluate_test(job, state, log, progress)
+        compile_seconds += getattr(train_step, "later_seconds", 0.0)
         conclude(job, folder, state, progress, ended, compile_seconds, command, say)
     return Fitted(folder.place, progress.step, ended, progress.best_loss)
 

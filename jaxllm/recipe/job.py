@@ -35,6 +35,8 @@ from jaxllm.recipe.program import DeviceBatch, Program, StepByShape, TrainStep
 from jaxllm.sharding import batch_parts, batch_sharding
 from jaxllm.training import TrainState, evaluated, jit_eval_step, make_eval_step, make_predict_step
 
+PAIR = "text_pair"
+"""What `jaxllm data build` calls the second text of a pair."""
 FIRST_BATCHES = 100
 """Of these, the largest is compiled before a run begins."""
 
@@ -84,6 +86,8 @@ class Job(Program):
             splits = (self.recipe.data.validation_split, self.data.test_split)
             others: list[Any] = [self.open(split, None) for split in splits if split is not None]
             told = [tell_cut(rows) for rows in (self.plain_train, *others)]
+        if isinstance(self.data, TaskData) and self.data.config.pair_feature is None and PAIR in self.data.data_set.features:
+            told.append(f"warning: the set has {PAIR}, which is not read: with data.pair_feature={PAIR} it is")
         if isinstance(self.data, TaskData) and self.data.config.packing != self.recipe.data.packing:  # type: ignore[union-attr]
             name = type(self.recipe.method).__name__
             told.append(f"one text a row, without data.packing: {name} puts tokens of its own before each")

@@ -41,12 +41,13 @@ def measure(job: Job, params: Any, split: str, step: int | None, *, base: Base |
     objective: Any = job.recipe.objective
     results, scores, found = job.predict_split(params, split, batches=None)
     rows = job.rows(split)
+    metrics = scores.measured(job.recipe.seed)
     told: dict[str, Any] = {
         "split": split,
         "step": step,
         "unit": objective.reports.unit,
-        **results,
-        "metrics": {name: measured._asdict() for name, measured in scores.measured(job.recipe.seed).items()},
+        **{name: metrics[name].value if name in metrics else value for name, value in results.items()},
+        "metrics": {name: measured._asdict() for name, measured in metrics.items()},
         "sample": objective.show(found, rows, job.data),
     }
     report = objective.report(found, rows, job.data) if hasattr(objective, "report") else None

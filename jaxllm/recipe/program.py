@@ -106,6 +106,8 @@ class StepByShape:
     def __init__(self, program: Program):
         self._program = program
         self._compiled: dict[Any, TrainStep] = {}
+        self.later_seconds = 0.0
+        """What `compile_new` took."""
 
     def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, dict[str, jax.Array]]:
         return self.compiled(batch)(state, batch)
@@ -130,8 +132,10 @@ def compile_new(step: TrainStep, batch: Any) -> str | None:
         return None
     begin = time.perf_counter()
     step.compiled(batch)
+    seconds = time.perf_counter() - begin
+    step.later_seconds += seconds
     rows, width = batch["tokens"].shape if "tokens" in batch else (len(next(iter(batch.values()))), 0)
-    return f"compiled the step for {rows} rows of {width} tokens in {time.perf_counter() - begin:.1f} s"
+    return f"compiled the step for {rows} rows of {width} tokens in {seconds:.1f} s"
 
 
 def _compiled(lowered: jax.stages.Lowered) -> TrainStep:

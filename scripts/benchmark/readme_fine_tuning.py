@@ -84,7 +84,7 @@ def methods() -> str:
         record = newest_record("method_comparison", base)
         if record is not None:
             parts.append(f"{what}, {_data(record['config'])}, three seeds:\n\n{table(record['results'])}")
-    return "\n\n".join(parts) or "No record yet."
+    return "\n\n".join(parts)
 
 
 def _data(config: dict[str, Any]) -> str:

@@ -78,4 +78,5 @@ def test_refused(classifier, decoder, folder, refused):  # noqa: F811
     assert "did you mean text-classification?" in refused(classifier, "--task", "text-clasification")
     assert "needs --task.prompt" in refused(decoder, "--task", "prompt-classification", *reviews)
     assert "unknown field --task.severl: did you mean --task.several?" in refused(classifier, "--task.severl", "True")
+    assert "or is it a misspelt run? There is no runs/nolora" in refused("runs/nolora")
     assert "--base is for the folder of an adapter" in refused(decoder, "--base", "x", "--task", "language-model")

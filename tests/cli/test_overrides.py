@@ -24,3 +24,12 @@ def test_a_method_that_is_the_recipes_own_keeps_its_fields():
 def test_an_unknown_method(options):
     with pytest.raises(ValueError, match=f"--method must be one of {', '.join(METHODS)}: got"):
         override(find_recipe(SST2), options)
+
+
+def test_a_method_is_known_by_its_class_and_its_fields_by_its_name():
+    recipe = find_recipe(SST2)
+    assert override(recipe, ["--method", "PrefixTuning"]).method == override(recipe, ["--method", "prefix_tuning"]).method
+    with pytest.raises(ValueError, match="--method.rank is no field of the method Full, which has no fields; --method NAME"):
+        override(recipe, ["--method.rank", "4"])
+    with pytest.raises(ValueError, match="unknown field --lora.rank: say --method lora and --method.rank"):
+        override(recipe, ["--lora.rank", "4"])

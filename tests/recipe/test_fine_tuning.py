@@ -214,10 +214,37 @@ def test_a_learning_rate_for_the_method(folder, tmp_path):
         rates["LoRA"] == learning_rate(LoRA()) > rates["Full"] and learning_rate(pissa) < rates["LoRA"] < rates["PrefixTuning"]
     )
     assert described(fresh).optimizer.learning_rate == 1e-3
+    assert learning_rate(Freeze(patterns=("embed/*",))) == learning_rate(Full()) < learning_rate(Freeze())
     jaxllm.fit(dataclasses.replace(tuned, method=LoRA(), run_dir=str(tmp_path / "run"), optimizer=OptimizerConfig(
         schedule=ScheduleConfig(kind="constant"))))  # fmt: skip
     assert [line["learning_rate"] for line in lines(tmp_path / "run")] == pytest.approx(4 * [learning_rate(LoRA())])
     assert find_recipe(str(tmp_path / "run")).optimizer.learning_rate == learning_rate(LoRA())
+
+
+def test_more_steps_behind_the_end_of_the_schedule(folder, tmp_path, capsys):
+    ending = OptimizerConfig(schedule=ScheduleConfig(kind="linear", final_fraction=0.0))
+    made = recipe(
+        folder, "reviews", tmp_path / "run", model=CLASSES.headed(ENCODER), objective=CLASSES, optimizer=ending, steps=2
+    )
+    jaxllm.fit(made)
+    assert "learning rate" not in capsys.readouterr().out
+    jaxllm.fit(dataclasses.replace(made, steps=3))
+    assert "warning: the learning rate came to 0 at step 2, and more steps change nothing" in capsys.readouterr().out
+
+
+def test_a_second_text_that_is_not_read_is_told(folder, tmp_path):
+    rows = [(f"p:{i}", words(np.random.default_rng(i), 5), f"second {i}", "ab"[i % 2]) for i in range(24)]
+    features = {"id": None, "text": None, "text_pair": None, "label": Label(("a", "b"))}
+    write_set("twos", {"train": rows, "validation": rows}, tmp_path, description="", features=features)
+    made = recipe(tmp_path, "twos", tmp_path / "run", model=CLASSES.headed(ENCODER), objective=CLASSES, steps=1)
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, test_split=None))
+    assert any("the set has text_pair, which is not read" in note for note in assemble(made).notes)
+    pairs = dataclasses.replace(made, data=dataclasses.replace(made.data, pair_feature="text_pair"))
+    assert not any("text_pair" in note for note in assemble(pairs).notes)
+    for each, shown in ((made, False), (pairs, True)):
+        job = assemble(each)
+        state = first_state(job.recipe, job.model, job.mesh, job.abstract).state
+        assert (" | second" in measure(job, state.whole, "validation", 0)["sample"]) == shown
 
 
 def test_an_average_is_not_pruned(folder, tmp_path):

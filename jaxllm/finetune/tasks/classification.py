@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jaxllm.data import TaskData
+from jaxllm.data import TaskData, TaskDataConfig
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.evaluate.class_report import ClassReport, class_report, label_report
 from jaxllm.evaluate.metrics import Scores, class_scores, set_scores
@@ -113,13 +113,13 @@ class TextClassification(TextTask):
             there = class_bits(target[None], len(names))[0] if self.several else np.arange(len(names)) == target
             here = logits > 0 if self.several else np.arange(len(names)) == logits.argmax()
             told = [", ".join(name for name, yes in zip(names, each, strict=True) if yes) or "none" for each in (here, there)]
-            lines.append(f"[{told[0] if told[0] == told[1] else f'{told[0]} ({told[1]})'}] {first_text(record)}")
+            lines.append(f"[{told[0] if told[0] == told[1] else f'{told[0]} ({told[1]})'}] {first_text(record, data.config)}")
         return "\n".join(lines)
 
 
-def first_text(record: dict[str, Any]) -> str:
-    """What a record says, in one line."""
-    texts = [value for name, value in record.items() if isinstance(value, str) and name != "id"]
+def first_text(record: dict[str, Any], config: TaskDataConfig) -> str:
+    """What is read of a record, in one line."""
+    texts = [record[config.text_feature], *([record[config.pair_feature]] if config.pair_feature else [])]
     return " | ".join(" ".join(text.split()) for text in texts)[:200]
 
 

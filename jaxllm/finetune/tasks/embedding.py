@@ -208,7 +208,7 @@ class SentenceEmbedding(TaskDefaults):
         """The first pairs, each with its cosine."""
         cosine = np.sum(found["vectors"][:SHOWN, 0] * found["vectors"][:SHOWN, 1], axis=1)
         shown = zip(found["items"][:SHOWN], cosine, strict=True)
-        return "\n".join(f"[{each:.2f}] {first_text(record_of(rows, int(item)))}" for item, each in shown)
+        return "\n".join(f"[{each:.2f}] {first_text(record_of(rows, int(item)), data.config)}" for item, each in shown)
 
 
 def has_scores(data: TaskDataConfig) -> bool:

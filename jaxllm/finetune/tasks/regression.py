@@ -58,5 +58,6 @@ class Regression(TextTask):
         """The first texts, each with the number that was found and its own."""
         shown = zip(found["items"][:SHOWN], found["logits"], found["targets"], strict=False)
         return "\n".join(
-            f"[{given[0]:.2f} ({wanted:.2f})] {first_text(record_of(rows, int(item)))}" for item, given, wanted in shown
+            f"[{given[0]:.2f} ({wanted:.2f})] {first_text(record_of(rows, int(item)), data.config)}"
+            for item, given, wanted in shown
         )

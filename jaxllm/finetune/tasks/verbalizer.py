@@ -270,5 +270,6 @@ class PromptClassification(TaskDefaults):
         names, lines = self.names(data), []
         for item, logits, target in zip(found["items"][:SHOWN], found["logits"], found["targets"], strict=False):
             here, there = names[int(logits.argmax())], names[int(target)]
-            lines.append(f"[{here if here == there else f'{here} ({there})'}] {first_text(record_of(rows, int(item)))}")
+            text = first_text(record_of(rows, int(item)), data.config)
+            lines.append(f"[{here if here == there else f'{here} ({there})'}] {text}")
         return "\n".join(lines)
