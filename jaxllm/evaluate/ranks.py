@@ -28,7 +28,7 @@ def ranks_section(records: Sequence[Mapping[str, Any]]) -> str:
     last = records[-1]
     total = sum(last["ranks"].values())
     points = [{"step": record["step"], "split": "train", "budget": record["budget"]} for record in records]
-    curve = metric_curve(points, "budget", "budget, ranks in all")
+    curve = metric_curve(points, "budget", "budget, ranks in all") if len(points) > 1 else None
     drawn = "" if curve is None else f'<div class="curves budget">\n{curve}</div>'
     return (
         f"<h2>Ranks</h2>\n{_table(last['ranks'])}\n"
