@@ -5,8 +5,8 @@ Data        data/alpaca_en_demo.json of hiyouga/LLaMA-Factory:
               jaxllm data build alpaca_chat alpaca_en_demo.json --task chat --validation-fraction 0.1 --test-fraction 0
 Command     jaxllm train configs/smollm2_alpaca_lora.py     (--pretrained FOLDER for a copy of the model on this machine)
 Hardware    two CPU cores, 2.6 GB of memory; 48 min of steps with other work on the machine
-Result      perplexity of the validation answers 4.53 (4.19 to 4.93), before 5.19 (4.78 to 5.67); loss of a plain text 3.048 nats a
-            token, before 3.156 (scripts/benchmark/results/instruction_tuning--smollm2_alpaca_lora--*.json)
+Result      perplexity of the validation answers 4.53 (4.19 to 4.93), before 5.19 (4.78 to 5.67); loss of a plain text 3.048,
+            before 3.156 (scripts/benchmark/results/instruction_tuning--smollm2_alpaca_lora--*.json)
 """
 
 from jaxllm.checkpoint import CheckpointConfig
