@@ -61,6 +61,7 @@ def recipe_of(name: str, method: str, seed: int, model: str, dropout: float | No
     recipe = find_recipe(str(CHECKOUT / "configs" / f"minilm_{name}.py"))
     how, faster = METHODS[method]
     schedule = dataclasses.replace(recipe.optimizer.schedule, warmup_steps=STEPS // 10)
+    assert recipe.optimizer.learning_rate is not None
     rate = faster * recipe.optimizer.learning_rate
     optimizer = dataclasses.replace(recipe.optimizer, learning_rate=rate, schedule=schedule)
     data = dataclasses.replace(recipe.data, test_split=f"test[:{TEST[name]}]" if name in TEST else "test")
