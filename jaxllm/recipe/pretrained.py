@@ -19,7 +19,7 @@ def described(recipe: Recipe) -> Recipe:
       FileNotFoundError, ValueError: no such model, or one that the recipe cannot work with.
     """
     if recipe.pretrained is None or not isinstance(recipe.model, FromPretrained):
-        return _with_rate(recipe)
+        return with_rate(recipe)
     changes = {name: value for name, value in vars(recipe.model).items() if value is not None}
     config = portable_config(peek(recipe.pretrained).config)
     config = replace_stacks(config, lambda stack: dataclasses.replace(stack, **changes))
@@ -32,10 +32,10 @@ def described(recipe: Recipe) -> Recipe:
     if recipe.adapter is not None and isinstance(method, Full):
         method = described_method(recipe.adapter, config)
         method = dataclasses.replace(method, total_steps=None) if isinstance(method, AdaLoRA) else method
-    return _with_rate(dataclasses.replace(recipe, model=config, data=data, method=method))
+    return with_rate(dataclasses.replace(recipe, model=config, data=data, method=method))
 
 
-def _with_rate(recipe: Recipe) -> Recipe:
+def with_rate(recipe: Recipe) -> Recipe:
     """The method's learning rate where the recipe has none."""
     if recipe.optimizer.learning_rate is not None:
         return recipe

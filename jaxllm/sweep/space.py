@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxllm.recipe import Recipe
+from jaxllm.recipe.pretrained import with_rate
 from jaxllm.sweep.field import Value, as_text, field_hint, is_number, read_value, value_of, with_values
 
 MOST_COMBINATIONS = 4096
@@ -155,5 +156,6 @@ def check_space(recipe: Recipe, space: Space) -> None:
 
 def own_values(recipe: Recipe, space: Space) -> dict[str, Value] | None:
     """The recipe's own values of the fields, where all are among those to choose from."""
+    recipe = with_rate(recipe)
     values = {each.field: value_of(recipe, each.field) for each in space}
     return values if all(each.holds(values[each.field]) for each in space) else None

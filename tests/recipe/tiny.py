@@ -19,7 +19,7 @@ def config(**changes: Any) -> Recipe:
         batch_size=8,
         model=TransformerConfig(num_layers=2, num_heads=2, embed_dim=16, context_len=16, init_std=0.1, layer_loop="scan"),
         data=DataConfig(dataset="tiny_shakespeare", seq_len=16, test_split=None, tokenizer=TokenizerConfig(kind="characters")),
-        optimizer=OptimizerConfig(schedule=ScheduleConfig(warmup_steps=2, decay_steps=60)),
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule=ScheduleConfig(warmup_steps=2, decay_steps=60)),
         mesh=MeshConfig(data=1),
         evaluate=EvaluateConfig(every=6, batch_size=64, batches=4),
         checkpoint=CheckpointConfig(every=4),

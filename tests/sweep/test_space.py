@@ -35,7 +35,7 @@ def test_ranges_and_choices_take_the_types_of_their_fields():
         ("optimizer.learning_rate=1e-2..1e-4", "must go from the lower number to the higher: got 0.01 to 0.0001"),
         ("optimizer.learning_rate=0..1:log", "a logarithmic range of optimizer.learning_rate must begin above 0: got 0.0"),
         ("optimizer.learning_rate=1e-4..1:lg", "a range is LOW..HIGH or LOW..HIGH:log: got '1e-4..1:lg'"),
-        ("optimizer.learning_rate=nan..1", "optimizer.learning_rate must be a number: got 'nan'"),
+        ("optimizer.learning_rate=nan..1", "optimizer.learning_rate must be a number or null: got 'nan'"),
         ("batch_size=8", "a search needs two values of batch_size or more: got 8; one alone is --batch_size 8"),
         ("batch_size=8,8", "the values of batch_size must differ: got 8,8"),
         ("seed=0,1", "several seeds are run by --seeds 0,1,2"),
