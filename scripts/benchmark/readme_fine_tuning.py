@@ -31,12 +31,19 @@ def fine_tuning() -> str:
 def tuned(recipe: str) -> str | None:
     """What a recipe of MiniLM has shown; None where that is not known."""
     record = newest_record("trainer_parity", "minilm")
-    runs = [] if record is None else [run for run in record["results"]["runs"] if f"minilm_{run['set']}" == recipe]
-    for run in runs:
-        if run["method"] == "full":
+    if record is None:
+        return None
+    for run in record["results"]["runs"]:
+        if f"minilm_{run['set']}" == recipe and run["method"] == "full":
             value, low, high = (100 * number for number in run["ours"][run["metric"]])
-            return f"{run['metric']} {value:.1f} ({low:.1f} to {high:.1f}) on {run['examples']:,} test examples, shortened"
+            examples, steps = run["examples"], run_steps(record)
+            return f"{run['metric']} {value:.1f} ({low:.1f} to {high:.1f}) on {examples:,} test examples after {steps} steps"
     return None
+
+
+def run_steps(record: dict[str, Any]) -> int:
+    """Of every run of a record of parity."""
+    return next(iter(record["config"].values()))["steps"]
 
 
 def _parity(record: dict[str, Any] | None) -> str:
@@ -50,10 +57,10 @@ def _parity(record: dict[str, Any] | None) -> str:
         there = [runs.get((name, method)) for method in ("full", "lora", *alone)]
         if there[0] is not None:
             lines.append(f"| {' | '.join([shown, there[0]['metric'], *map(_cell, there)])} |")
-    apart, steps = record["results"]["largest_difference_points"], next(iter(record["config"].values()))["steps"]
+    apart, steps = record["results"]["largest_difference_points"], run_steps(record)
     told = (
-        f"MiniLM, {steps} steps of 32 examples, the same data, order, seed and rates on both sides, rates not tuned; the two "
-        f"differ by {apart:.2f} points at most:"
+        f"MiniLM, {steps} steps, the same data, order, seed and rates on both sides, rates not tuned; the two "
+        f"differ by {apart:.3f} points at most:"
     )
     return "\n".join([told, "", *lines])
 
