@@ -1,6 +1,7 @@
 """A model fitted to a task: from a recipe to its metrics at the best checkpoint; resumed, loaded, and evaluated by command."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -111,6 +112,19 @@ def test_labels_must_be_those_of_the_data(trained, tmp_path):
     model = dataclasses.replace(trained.model, head=dataclasses.replace(trained.model.head, num_labels=3))
     with pytest.raises(ValueError, match="model.head.num_labels must be the number of .* labels: got 3, the data has 2"):
         jaxllm.fit(dataclasses.replace(trained, run_dir=str(tmp_path / "run"), model=model))
+
+
+def test_the_checkpoint_that_is_kept_is_the_best_by_the_metric(trained, tmp_path, monkeypatch):
+    """Though its loss is the highest: what the run keeps, and not only what is loaded of that."""
+    f1 = {1: 0.9, 2: 0.2, 3: 0.3, 4: 0.4}
+    room = importlib.import_module("jaxllm.recipe.fit")  # the package has a function of this name
+    told = lambda state, _: {"loss": 5.0 - int(state.step), "macro_f1": f1[int(state.step)]}  # noqa: E731
+    monkeypatch.setattr(room, "make_validate", lambda job: told)
+    evaluate, kept = dataclasses.replace(trained.evaluate, every=1), CheckpointConfig(every=1, keep_last=1, keep_best=1)
+    made = dataclasses.replace(trained, run_dir=str(tmp_path / "run"), steps=4, evaluate=evaluate, checkpoint=kept)
+    jaxllm.fit(made)
+    there = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()}
+    assert there == {1, 4} and jaxllm.load(made.run_dir).step == 1
 
 
 def test_what_was_best_by_another_metric_is_forgotten(trained, tmp_path):
