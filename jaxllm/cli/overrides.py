@@ -89,10 +89,9 @@ def check_names(recipe: Recipe, options: list[str]) -> None:
             there = ", ".join(own.removeprefix("--method.") for own in names if own.startswith("--method.")) or "no fields"
             kind = type(recipe.method).__name__
             raise ValueError(f"{name} is no field of the method {kind}, which has {there}; --method NAME takes another")
-        if field.partition(".")[0] in METHODS:
-            raise ValueError(
-                f"unknown field {name}: say --method {field.partition('.')[0]} and --method.{field.partition('.')[2]}"
-            )
+        method, _, own = field.partition(".")
+        if method in METHODS:
+            raise ValueError(f"unknown field {name}: say --method {method} and --method.{own}")
         near = difflib.get_close_matches(name, names, n=1)
         group, _, last = field.rpartition(".")
         ends = [known for known in names if known.lstrip("-").rpartition(".")[2] == ABBREVIATED.get(last, last)]

@@ -117,8 +117,8 @@ def _best_losses(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 def _sections(told: Measured, folder: RunFolder) -> str:
     """What stands in the report between the curves and the sample."""
-    lost = None if told.forgetting is None else told.forgetting._asdict()
-    parts = (task_sections(told.splits), forgetting_section(lost, told.reason), ranks_section(read_ranks(folder.path)))
+    lost = forgetting_section(told.lost().get("forgetting"), told.reason)
+    parts = (task_sections(told.splits), lost, ranks_section(read_ranks(folder.path)))
     return "\n".join(part for part in parts if part)
 
 
