@@ -2,18 +2,18 @@
 
     from jaxllm.checkpoint import CheckpointConfig, Store
 
-A recipe needs only `CheckpointConfig` and `Best`; Orbax is imported when the first other name is used.
+A recipe needs only `CheckpointConfig`, `Best` and `Direction`; Orbax is imported when the first other name is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from jaxllm.checkpoint.config import Best, CheckpointConfig, CheckpointError, SaveError
+from jaxllm.checkpoint.config import Best, CheckpointConfig, CheckpointError, Direction, SaveError
 
 if TYPE_CHECKING:
     from jaxllm.checkpoint.store import Restored, Store
 
-__all__ = ["Best", "CheckpointConfig", "CheckpointError", "Restored", "SaveError", "Store"]
+__all__ = ["Best", "CheckpointConfig", "CheckpointError", "Direction", "Restored", "SaveError", "Store"]
 
 
 def __getattr__(name: str):

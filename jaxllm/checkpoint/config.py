@@ -24,11 +24,19 @@ class CheckpointConfig:
                 raise ValueError(f"checkpoint.{field} must be at least {least}: got {getattr(self, field)}")
 
 
+Direction = Literal["lowest", "highest"]
+"""Which value of a metric is the best."""
+
+
 class Best(NamedTuple):
-    """By what one checkpoint is better than another; steps saved without the metric are no candidates."""
+    """By what one checkpoint, or one run, is better than another; steps saved without the metric are no candidates."""
 
     metric: str = "loss"
-    value: Literal["lowest", "highest"] = "lowest"
+    direction: Direction = "lowest"
+
+    def key(self, value: float) -> float:
+        """To sort by: the best value has the lowest."""
+        return value if self.direction == "lowest" else -value
 
 
 class CheckpointError(ValueError):
@@ -44,8 +52,7 @@ class SaveError(OSError):
 
 def best_steps(metrics: dict[int, dict[str, float]], best: Best) -> list[int]:
     """Of the saved steps, each with its metrics, those that have the metric that counts, best first."""
-    sign = 1 if best.value == "lowest" else -1
-    scores = {step: sign * values.get(best.metric, math.nan) for step, values in metrics.items()}
+    scores = {step: best.key(values.get(best.metric, math.nan)) for step, values in metrics.items()}
     return sorted((step for step in scores if not math.isnan(scores[step])), key=lambda step: (scores[step], -step))
 
 

@@ -7,7 +7,7 @@ from jaxllm.cli.table import print_table, split_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Show a data set: splits, features, a few documents. Without a name, list those there are."
+    parser.description = "Show a data set: splits, features, a few documents or examples. Without a name, list those there are."
     parser.add_argument("dataset", metavar="NAME", nargs="?", help="name, folder of a prepared TFDS set, or TFDS name")
     parser.add_argument("--split", help="split to show documents of (default: the first)")
     parser.add_argument("--num", type=int, default=3, metavar="N", help="documents to show (default: 3)")
@@ -34,7 +34,8 @@ def show(arguments: argparse.Namespace) -> int:
         return 0
     data_set = find_set(arguments.dataset, data_dir=arguments.data_dir)
     print(f"{data_set.folder}\nfeatures: {', '.join(feature_kinds(data_set))}\n")
-    rows = {"split": ("documents",)} | {name: (f"{size:,}",) for name, size in data_set.sizes.items()}
+    unit = "documents" if set(data_set.features) <= {"id", "text"} else "examples"
+    rows = {"split": (unit,)} | {name: (f"{size:,}",) for name, size in data_set.sizes.items()}
     if arguments.tokenizer:
         columns = _token_columns(arguments)
         rows = {name: (*cells, *columns[name]) for name, cells in rows.items()}
@@ -45,7 +46,7 @@ def show(arguments: argparse.Namespace) -> int:
         print_table(split_table(data_set.sizes, labels))
     split = data_set.check(arguments.split or next(iter(data_set.sizes)))
     width = max(40, shutil.get_terminal_size().columns)
-    print(f"\nfirst documents of {split}:")
+    print(f"\nfirst {unit} of {split}:")
     for name, parts in shown_records(data_set, split, arguments.num):
         line = "  ".join(["  " + name, *parts])
         for each in [line] if len(parts) < 2 or len(line) <= width else ["  " + name, *("    " + part for part in parts)]:

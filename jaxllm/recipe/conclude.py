@@ -7,7 +7,6 @@ from contextlib import closing
 from statistics import median
 from typing import Any
 
-from jaxllm.checkpoint import Store
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.distributed import beat, from_first, is_first
 from jaxllm.evaluate import write_report
@@ -20,7 +19,6 @@ from jaxllm.models import num_params
 from jaxllm.recipe.job import Job
 from jaxllm.recipe.measure import in_words, is_measured, on_one_device
 from jaxllm.recipe.measure_run import Measured, measure_run
-from jaxllm.recipe.resolve import best_of
 from jaxllm.recipe.run_folder import RunFolder
 from jaxllm.recipe.sample import make_sample
 from jaxllm.training import Progress, TrainState, evaluated, read_metrics
@@ -69,7 +67,7 @@ def conclude(
         folder.path,
         command=command or f"jaxllm train {folder.place}",
         sample=sample,
-        results=results | _best_losses(told.splits),
+        results=results | _best_losses(told.splits) | _origin(job),
         tiles=task_tiles(told.splits),
         sections=_sections(told, folder),
     )
@@ -88,12 +86,19 @@ def conclude(
 def _best(job: Job, folder: RunFolder, state: TrainState, progress: Progress) -> tuple[Any, int]:
     """The parameters of the best checkpoint, for what is measured on predictions, else the last; and their step."""
     if is_measured(job):
-        with closing(Store(folder.checkpoints, job.recipe.checkpoint, best_of(job.recipe))) as store:
+        with closing(folder.store(job.recipe)) as store:
             best = from_first(store.best_step)
             if best is not None and best != progress.step:
                 restored = store.restore(job.abstract._replace(frozen={}), best).state
                 return evaluated(restored._replace(frozen=state.frozen)), best
     return evaluated(state), progress.step
+
+
+def _origin(job: Job) -> dict[str, str]:
+    """What was fitted how to what."""
+    recipe = job.recipe
+    fitted = {} if recipe.pretrained is None else {"fitted": recipe.pretrained, "method": type(recipe.method).__name__}
+    return {**fitted, "data": recipe.data.dataset}
 
 
 def _speed(job: Job, records: list[dict]) -> dict[str, float]:

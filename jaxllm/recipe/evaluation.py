@@ -33,7 +33,7 @@ from jaxllm.recipe.adapter_folder import DESCRIPTION
 from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.device_config import portable_config
 from jaxllm.recipe.find import is_run_folder
-from jaxllm.recipe.job import Job
+from jaxllm.recipe.job import PAIR, Job
 from jaxllm.recipe.load import first_params_of, load, open_for_evaluation
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.recipe import Recipe
@@ -241,8 +241,8 @@ def _data(
     features: dict[str, Any] = {}
     if isinstance(objective, TokenClassification):
         features = {"text_feature": "tokens", "label_feature": "tags"}
-    elif isinstance(objective, PAIRED) and "text_pair" in data_set.features:
-        features["pair_feature"] = "text_pair"
+    elif isinstance(objective, PAIRED) and PAIR in data_set.features:
+        features["pair_feature"] = PAIR
         if isinstance(objective, PromptClassification):
             objective = dataclasses.replace(objective, prompt=f"{objective.prompt} {{text_pair}}")
     if isinstance(objective, TextClassification) and "label" not in data_set.features and "labels" in data_set.features:

@@ -116,7 +116,7 @@ def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fi
         train_step, compile_seconds = _timed(job.compile_step)
         _begin("waiting for the others to compile")
         gather("compiled")
-        with closing(Store(folder.checkpoints, job.recipe.checkpoint, best_of(job.recipe))) as store, joined():
+        with closing(folder.store(job.recipe)) as store, joined():
             state, progress, identity = _start(job, folder, store, say)
             if _is_whole(job, folder, progress):
                 there, asked = progress.step, job.recipe.steps
@@ -234,7 +234,7 @@ def _loop(
         after_evaluation=on_evaluation,
         observe=rank_log(folder.path, recipe.method, progress.step if folder.resumes else None),
         config=recipe.evaluate,
-        best_is=best_of(recipe).value,
+        best=best_of(recipe),
         checkpoint_every=recipe.checkpoint.every,
         keep_best=recipe.checkpoint.keep_best > 0,
         store=store,

@@ -27,6 +27,7 @@ from jaxllm.distributed import num_processes
 from jaxllm.evaluate import evaluate
 from jaxllm.evaluate.metrics import Scores
 from jaxllm.finetune.tasks import Found, is_task
+from jaxllm.finetune.tasks.mixed_rows import MixedRows
 from jaxllm.finetune.tasks.task import tell_cut
 from jaxllm.hardware import mfu
 from jaxllm.models import train_flops_per_token
@@ -86,6 +87,8 @@ class Job(Program):
             splits = (self.recipe.data.validation_split, self.data.test_split)
             others: list[Any] = [self.open(split, None) for split in splits if split is not None]
             told = [tell_cut(rows) for rows in (self.plain_train, *others)]
+        if isinstance(self.plain_train, MixedRows):
+            told.append(self.plain_train.told)
         if isinstance(self.data, TaskData) and self.data.config.pair_feature is None and PAIR in self.data.data_set.features:
             told.append(f"warning: the set has {PAIR}, which is not read: with data.pair_feature={PAIR} it is")
         if isinstance(self.data, TaskData) and self.data.config.packing != self.recipe.data.packing:  # type: ignore[union-attr]

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxllm.checkpoint import Store
 from jaxllm.data import ImageDataConfig, Tokenizer
 from jaxllm.data.fetch import fetch
 from jaxllm.data.image_input import ImageInput
@@ -44,7 +43,6 @@ from jaxllm.recipe.model_folder import is_model_folder, load_model_folder, read_
 from jaxllm.recipe.open_run import OpenRun, open_run
 from jaxllm.recipe.published import load_published, published_tokenizer
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.resolve import best_of
 from jaxllm.sharding import MeshConfig, MeshError, make_mesh, use_mesh
 from jaxllm.training import TrainState, abstract_state, evaluation_params, init_state, make_optimizer
 from jaxllm.training.objectives import ImageClassification, PrefixLM
@@ -148,7 +146,7 @@ def restore_params(run: OpenRun, model: Model, mesh: Mesh, step: int | None) -> 
     recipe = run.recipe
     optimizer, _ = make_optimizer(recipe.optimizer, recipe.steps, wrapped(recipe.method, recipe.steps))
     abstract = abstract_state(model, optimizer, mesh, learns=recipe.method.learns)
-    with closing(Store(run.folder.checkpoints, run.recipe.checkpoint, best_of(run.recipe))) as store:
+    with closing(run.folder.store(run.recipe)) as store:
         chosen = step if step is not None else store.best_step()
         if recipe.optimizer.ema is None:
             found = store.restore_params(abstract.params, chosen)

@@ -36,9 +36,17 @@ def described(recipe: Recipe) -> Recipe:
 
 
 def with_rate(recipe: Recipe) -> Recipe:
-    """The method's learning rate where the recipe has none."""
+    """The method's learning rate where the recipe has none.
+
+    Raises:
+      ValueError: a pretrained model and another optimizer than AdamW, whose the methods' rates are.
+    """
     if recipe.optimizer.learning_rate is not None:
         return recipe
+    if recipe.pretrained is not None and recipe.optimizer.name != "adamw":
+        raise ValueError(
+            f"optimizer.learning_rate must be given for {recipe.optimizer.name}: the methods' own rates are those of adamw"
+        )
     rate = LEARNING_RATE if recipe.pretrained is None else learning_rate(recipe.method)
     return dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate))
 

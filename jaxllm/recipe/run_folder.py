@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxllm.checkpoint import Store
 from jaxllm.data import Tokenizer, load_tokenizer
 from jaxllm.distributed import Different, from_first, gather, is_first, num_processes, unseen_by
 from jaxllm.hardware import environment
@@ -18,7 +19,7 @@ from jaxllm.hardware.bucket import PROBE, Bucket, in_bucket, local_path
 from jaxllm.recipe.claim import claimed_in_bucket, claimed_on_disk
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.recipe import Recipe
-from jaxllm.recipe.resolve import FromData, resolved, with_schedule, with_schedule_of, with_text_of
+from jaxllm.recipe.resolve import FromData, best_of, resolved, with_schedule, with_schedule_of, with_text_of
 from jaxllm.recipe.serialize import RECIPE_FILE, differences, from_tree, load_json, save_json, to_tree
 from jaxllm.recipe.working_copy import CLAIM_FILE, fetched, working_copy
 
@@ -40,6 +41,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> str:
         return f"{self.place}/checkpoints"
+
+    def store(self, recipe: Recipe) -> Store:
+        """Its checkpoints, of which the best are those by what the recipe's evaluations go by."""
+        return Store(self.checkpoints, recipe.checkpoint, best_of(recipe))
 
     @property
     def tokenizer(self) -> Path:

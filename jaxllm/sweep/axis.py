@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxllm.checkpoint import Direction
 from jaxllm.sweep.field import Value, as_text
-from jaxllm.sweep.outcome import Best
 from jaxllm.sweep.space import Choice, Range
 
 MARGIN = 0.06
@@ -46,13 +46,13 @@ def field_axis(each: Range | Choice) -> Axis:
     return Axis(low=each.low, high=each.high, log=each.log, whole=each.whole)
 
 
-def metric_axis(values: Sequence[float], best_is: Best) -> Axis:
+def metric_axis(values: Sequence[float], direction: Direction) -> Axis:
     """From the best value to the worst, or to where one very bad value does not flatten all others."""
     known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high, middle = min(known), max(known), statistics.median(known)
-    if best_is == "lowest" and middle > low:
+    if direction == "lowest" and middle > low:
         high = min(high, low + 4 * (middle - low))
-    elif best_is == "highest" and middle < high:
+    elif direction == "highest" and middle < high:
         low = max(low, high - 4 * (high - middle))
     return Axis(low=low, high=high if high > low else low + max(abs(low), 1.0) * 0.01)
 

@@ -3,29 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from jaxllm.checkpoint import Best
 from jaxllm.recipe.conclude import RESULTS_FILE
 from jaxllm.training import read_metrics
 
-Best = Literal["lowest", "highest"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What the runs of a sweep are compared by."""
-
-    metric: str
-    """Of the evaluations on the validation split."""
-    best_is: Best
-
-    def better(self, value: float, than: float) -> bool:
-        return value < than if self.best_is == "lowest" else value > than
-
-
-def curve(run_dir: Path, goal: Goal) -> list[tuple[int, float]]:
+def curve(run_dir: Path, goal: Best) -> list[tuple[int, float]]:
     """Step and metric of each evaluation so far."""
     try:
         records = read_metrics(run_dir)
@@ -35,11 +21,10 @@ def curve(run_dir: Path, goal: Goal) -> list[tuple[int, float]]:
     return [(step, math.nan if value is None else value) for step, value in found]
 
 
-def best_point(points: list[tuple[int, float]], goal: Goal) -> tuple[int, float] | None:
+def best_point(points: list[tuple[int, float]], goal: Best) -> tuple[int, float] | None:
     """Step and metric of the best evaluation: that of the checkpoint that is kept as the best."""
     known = [point for point in points if math.isfinite(point[1])]
-    sign = 1 if goal.best_is == "lowest" else -1
-    return min(known, key=lambda point: sign * point[1], default=None)
+    return min(known, key=lambda point: goal.key(point[1]), default=None)
 
 
 def is_whole(run_dir: Path) -> bool:
@@ -47,7 +32,7 @@ def is_whole(run_dir: Path) -> bool:
     return (run_dir / RESULTS_FILE).is_file()
 
 
-def measures(run_dir: Path, goal: Goal) -> dict[str, float]:
+def measures(run_dir: Path, goal: Best) -> dict[str, float]:
     """Each metric by split, such as "validation loss": on the validation split at the best evaluation; on the test split as at
     the end of the run. Of a task both are those of the best checkpoint over the whole split."""
     records = read_metrics(run_dir)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from html import escape
 from itertools import accumulate
 
+from jaxllm.checkpoint import Best
 from jaxllm.sweep.axis import Axis, field_axis, metric_axis
 from jaxllm.sweep.field import as_text
-from jaxllm.sweep.outcome import Goal
 from jaxllm.sweep.search import Searched, Trial
 from jaxllm.sweep.space import Choice, Range
 
@@ -21,7 +21,7 @@ def history(done: Searched) -> str:
     last = max(trial.number for trial in done.trials)
     frame = _Frame(WIDE, 260, Axis(low=0, high=max(last, 1), whole=True), _metric(done))
     complete = [(trial.number, trial.value) for trial in known if trial.ending == "complete" and trial.value is not None]
-    choose = min if done.goal.best_is == "lowest" else max
+    choose = min if done.goal.direction == "lowest" else max
     best = list(accumulate((value for _, value in complete), choose))
     corners: list[tuple[int, float]] = []
     for (number, _), value in zip(complete, best, strict=True):
@@ -35,12 +35,12 @@ def history(done: Searched) -> str:
     return frame.svg(pieces, "trial")
 
 
-def curves(named: Sequence[tuple[str, Points, str, float]], goal: Goal) -> str:
+def curves(named: Sequence[tuple[str, Points, str, float]], goal: Best) -> str:
     """The metric by step of several runs, each with its name, its colour and how strongly it is drawn."""
     values = [value for _, points, _, _ in named for _, value in points]
     steps = [step for _, points, _, _ in named for step, _ in points] or [1]
     low = min(steps) if len(set(steps)) > 1 else 0
-    frame = _Frame(WIDE, 260, Axis(low=low, high=max(steps), whole=True), metric_axis(values, goal.best_is))
+    frame = _Frame(WIDE, 260, Axis(low=low, high=max(steps), whole=True), metric_axis(values, goal.direction))
     pieces = []
     for name, points, color, strength in named:
         known = [(step, value) for step, value in points if value == value]
@@ -111,7 +111,7 @@ def parallel(done: Searched) -> str:
 
 
 def _metric(done: Searched) -> Axis:
-    return metric_axis([trial.value for trial in done.trials if trial.value is not None], done.goal.best_is)
+    return metric_axis([trial.value for trial in done.trials if trial.value is not None], done.goal.direction)
 
 
 def _look(done: Searched, trial: Trial) -> tuple[str, float]:

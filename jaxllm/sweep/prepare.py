@@ -1,14 +1,14 @@
 """Before a sweep's first run: is the recipe one that can run here, and what are its runs compared by?"""
 
+from jaxllm.checkpoint import Best
 from jaxllm.distributed import num_processes
 from jaxllm.hardware import set_up
 from jaxllm.recipe import Recipe, assemble
 from jaxllm.recipe.pretrained import described, pretrained_tokenizer
 from jaxllm.recipe.resolve import best_of
-from jaxllm.sweep.outcome import Goal
 
 
-def goal_of(recipe: Recipe) -> Goal:
+def goal_of(recipe: Recipe) -> Best:
     """Opens the data and fits the recipe to this machine, and trains nothing.
 
     Raises:
@@ -20,5 +20,4 @@ def goal_of(recipe: Recipe) -> Goal:
     if num_processes() > 1:
         raise ValueError(f"a sweep runs in one process: got {num_processes()}; train its best trial with more")
     job = assemble(described(recipe), pretrained_tokenizer(recipe))
-    best = best_of(job.recipe)
-    return Goal(metric=best.metric, best_is=best.value)
+    return best_of(job.recipe)

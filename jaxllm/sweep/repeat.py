@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxllm.checkpoint import Best
 from jaxllm.recipe import Recipe
 from jaxllm.sweep.attempt import attempt
 from jaxllm.sweep.field import with_values
 from jaxllm.sweep.folds import fold_splits
-from jaxllm.sweep.outcome import Goal, curve, measures
+from jaxllm.sweep.outcome import curve, measures
 from jaxllm.sweep.prepare import goal_of
 from jaxllm.sweep.sweep_folder import RepeatConfig, Sweep, claimed, open_folder
 
@@ -53,7 +54,7 @@ class Repeated:
 
     sweep: Sweep
     folder: Path
-    goal: Goal
+    goal: Best
     runs: list[Run]
     asked: int
     """Runs in all."""

@@ -87,10 +87,10 @@ def _searched(done: Searched) -> str:
 
 def _trials(done: Searched) -> str:
     """The best first, then the others in their order."""
-    sign = 1 if done.goal.best_is == "lowest" else -1
     worst = float("inf")
     ordered = sorted(
-        done.trials, key=lambda trial: (trial.ending != "complete", worst if trial.value is None else sign * trial.value)
+        done.trials,
+        key=lambda trial: (trial.ending != "complete", worst if trial.value is None else done.goal.key(trial.value)),
     )
     head = ["trial", done.goal.metric, "step", *(each.field for each in done.space), "ended", "time"]
     return _wide(head, [(trial is done.best, _row(trial)) for trial in ordered])

@@ -58,7 +58,7 @@ def _searched(done: Searched) -> dict[str, Any]:
     trials = [{**asdict(trial), "run_dir": str(trial.run_dir), "options": shlex.join(trial.options)} for trial in done.trials]
     return {
         "metric": done.goal.metric,
-        "best_is": done.goal.best_is,
+        "best_is": done.goal.direction,
         "search": [each.text for each in done.space],
         "whole": done.stopped is None and len(done.trials) >= getattr(done.sweep.config, "trials", 0),
         "best": None if best is None else {**trials[done.trials.index(best)], "command": best_command(done, best)},
@@ -70,7 +70,7 @@ def _searched(done: Searched) -> dict[str, Any]:
 def _repeated(done: Repeated) -> dict[str, Any]:
     return {
         "metric": done.goal.metric,
-        "best_is": done.goal.best_is,
+        "best_is": done.goal.direction,
         "whole": done.stopped is None and len(done.runs) == done.asked,
         "spreads": {name: asdict(spread) for name, spread in done.spreads.items()},
         "runs": [{**asdict(run), "run_dir": str(run.run_dir)} for run in done.runs],

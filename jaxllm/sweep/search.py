@@ -12,10 +12,11 @@ from typing import Any
 
 import optuna
 
+from jaxllm.checkpoint import Best
 from jaxllm.recipe import Recipe
 from jaxllm.sweep.attempt import PRUNED, Attempt, attempt
 from jaxllm.sweep.field import Value, as_options, with_values
-from jaxllm.sweep.outcome import Goal, best_point, curve
+from jaxllm.sweep.outcome import best_point, curve
 from jaxllm.sweep.prepare import goal_of
 from jaxllm.sweep.space import Space, own_values, read_space
 from jaxllm.sweep.study import Study, open_study, report
@@ -52,7 +53,7 @@ class Searched:
 
     sweep: Sweep
     folder: Path
-    goal: Goal
+    goal: Best
     space: Space
     trials: list[Trial]
     importance: dict[str, float]
@@ -64,8 +65,7 @@ class Searched:
     def best(self) -> Trial | None:
         """Of the trials that came to their end."""
         complete = [trial for trial in self.trials if trial.ending == "complete" and trial.value is not None]
-        sign = 1 if self.goal.best_is == "lowest" else -1
-        return min(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+        return min(complete, key=lambda trial: self.goal.key(trial.value or 0.0), default=None)
 
 
 def search(sweep: Sweep, folder: Path, say: Say = print, after_trial: Callable[[Searched], Any] = lambda _: None) -> Searched:
@@ -108,7 +108,7 @@ def _run(
     drawn: tuple[optuna.Trial, dict[str, Value]],
     recipe: Recipe,
     folder: Path,
-    goal: Goal,
+    goal: Best,
     trials: int,
     say: Say,
 ) -> str | None:
@@ -139,7 +139,7 @@ def _run(
     return None
 
 
-def _searched(sweep: Sweep, folder: Path, goal: Goal, study: Study, stopped: str | None) -> Searched:
+def _searched(sweep: Sweep, folder: Path, goal: Best, study: Study, stopped: str | None) -> Searched:
     trials = [
         Trial(run_dir=run_dir(folder, facts["number"]), options=as_options(sweep.recipe, facts["values"]), **facts)
         for facts in study.facts

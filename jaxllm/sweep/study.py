@@ -18,8 +18,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from jaxllm.checkpoint import Best
 from jaxllm.sweep.field import Value, as_text
-from jaxllm.sweep.outcome import Goal
 from jaxllm.sweep.space import Choice, Range, Space
 from jaxllm.sweep.sweep_folder import Pruner
 
@@ -112,14 +112,14 @@ def report(trial: optuna.Trial, step: int, value: float) -> bool:
 
 
 @contextlib.contextmanager
-def open_study(folder: Path, space: Space, goal: Goal, prune: Pruner, seed: int, steps: int) -> Iterator[Study]:
+def open_study(folder: Path, space: Space, goal: Best, prune: Pruner, seed: int, steps: int) -> Iterator[Study]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder.resolve() / DATABASE}")
     try:
         study = optuna.create_study(
             storage=storage,
             study_name=NAME,
-            direction="minimize" if goal.best_is == "lowest" else "maximize",
+            direction="minimize" if goal.direction == "lowest" else "maximize",
             pruner=_pruner(prune, steps),
             load_if_exists=True,
         )

@@ -5,11 +5,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
-from jaxllm.checkpoint import SaveError, Store
+from jaxllm.checkpoint import Best, SaveError, Store
 from jaxllm.distributed import beat
 from jaxllm.hardware import ProfileWindow, StepTimer
 from jaxllm.training.interrupt import Interrupt
@@ -91,8 +91,8 @@ class Loop:
     observe: Callable[[int, TrainState], str | None] = lambda step, state: None
     """Looks at the state where an evaluation is due, validation split or not; what it says is printed."""
     config: EvaluateConfig
-    best_is: Literal["lowest", "highest"] = "lowest"
-    """Whether a low or a high value of the metric that evaluations go by is good."""
+    best: Best = Best()
+    """What evaluations go by."""
     checkpoint_every: int
     keep_best: bool
     """Save when an evaluation is the best so far, so that the best parameters are kept."""
@@ -212,15 +212,13 @@ def _evaluate(loop: Loop, state: TrainState, progress: Progress) -> tuple[dict[s
     loop.log.evaluation(progress.step, "validation", metrics)
     lower = progress.best_loss is None or metrics["loss"] < progress.best_loss
     progress.best_loss = metrics["loss"] if lower else progress.best_loss
-    improved = lower if loop.config.metric == "loss" else _is_better(metrics[loop.config.metric], progress.best, loop.best_is)
-    if improved and loop.config.metric != "loss":
-        progress.best = metrics[loop.config.metric]
+    improved = lower
+    if loop.best.metric != "loss":
+        value, best = metrics[loop.best.metric], progress.best
+        if improved := best is None or loop.best.key(value) < loop.best.key(best):
+            progress.best = value
     progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
     return metrics, improved
-
-
-def _is_better(value: float, best: float | None, best_is: Literal["lowest", "highest"]) -> bool:
-    return best is None or (value < best if best_is == "lowest" else value > best)
 
 
 def out_of_patience(config: EvaluateConfig, progress: Progress) -> bool:

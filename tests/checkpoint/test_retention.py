@@ -23,7 +23,7 @@ def metrics():
         (dict(keep_last=1, keep_best=0), Best(), {70}, 50),
         (dict(keep_last=2, keep_best=1), Best(), {50, 60, 70}, 50),
         (dict(keep_last=1, keep_best=2), Best(), {20, 50, 70}, 50),
-        (dict(keep_last=1, keep_best=3), Best(value="highest"), {10, 30, 70}, 10),
+        (dict(keep_last=1, keep_best=3), Best(direction="highest"), {10, 30, 70}, 10),
         (dict(keep_last=1, keep_best=9), Best(), {10, 20, 30, 50, 70}, 50),
         (dict(keep_last=9), Best(), set(LOSSES), 50),
         (dict(keep_last=1, keep_best=2), Best("accuracy"), {70}, None),

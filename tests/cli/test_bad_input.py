@@ -49,6 +49,10 @@ def fails(tmp_path, capsys):
         ),
         (["train", SHAKESPEARE, "--steps", "many"], "--steps: must be a whole number: got 'many'"),
         (["train", SHAKESPEARE, "--profile.steps", "3"], "--profile.steps: must be {None}|{INT INT}: got '3'"),
+        (
+            ["train", SHAKESPEARE, "--checkpoint.asynchronous", "True"],
+            "a switch takes no value: --NAME turns it on",
+        ),
         (["train", SHAKESPEARE, "shakespeare"], "unknown option shakespeare: a field is --name VALUE"),
         (["train", SHAKESPEARE, "--model.dropout", "1.5"], "dropout must be in [0, 1): got 1.5"),
         (["train", SHAKESPEARE, "--optimizer.name", "adam"], "--optimizer.name must be one of 'adamw', 'adafactor'"),

@@ -214,6 +214,8 @@ def test_a_learning_rate_for_the_method(folder, tmp_path):
         rates["LoRA"] == learning_rate(LoRA()) > rates["Full"] and learning_rate(pissa) < rates["LoRA"] < rates["PrefixTuning"]
     )
     assert described(fresh).optimizer.learning_rate == 1e-3
+    with pytest.raises(ValueError, match="learning_rate must be given for lion: the methods' own rates are those of adamw"):
+        described(dataclasses.replace(tuned, optimizer=OptimizerConfig(name="lion")))
     assert learning_rate(Freeze(patterns=("embed/*",))) == learning_rate(Full()) < learning_rate(Freeze())
     jaxllm.fit(dataclasses.replace(tuned, method=LoRA(), run_dir=str(tmp_path / "run"), optimizer=OptimizerConfig(
         schedule=ScheduleConfig(kind="constant"))))  # fmt: skip
@@ -315,7 +317,8 @@ def test_a_mixture_is_measured_by_its_parts(folder, tmp_path, capsys):
     values = [record["films/accuracy"] for record in records]
     best = int(np.argmax(values))  # patience goes by it: two looks without a better one end the run
     assert fitted.ended == "patience" and fitted.step == best + 3 < 12
-    assert "no better validation films/accuracy in 2 evaluations" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "a mixture: reviews 50.0%, films 50.0%" in said and "no better validation films/accuracy in 2 evaluations" in said
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["validation"]["step"] == max(step + 1 for step, value in enumerate(values) if value == values[best]) or (
         results["validation"]["metrics"]["films/accuracy"]["value"] == values[best]

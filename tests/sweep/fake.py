@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from jaxllm.checkpoint import Best
 from jaxllm.recipe import Fitted, Recipe, save_json
 from jaxllm.sweep import SearchConfig, Searched, Sweep, search
-from jaxllm.sweep.outcome import Goal
 from tests.recipe import tiny
 
 SPACE = ("optimizer.learning_rate=0.0001..0.1:log", "batch_size=4,8,16")
@@ -46,9 +46,9 @@ def fake_fit(loss: Callable[[Recipe, int], float] = loss_of, ended: Callable[[Re
     return fit
 
 
-def use(monkeypatch: pytest.MonkeyPatch, fit: Any, goal: Goal | None = None) -> None:
+def use(monkeypatch: pytest.MonkeyPatch, fit: Any, goal: Best | None = None) -> None:
     """Sweeps run with this `fit`, and open no data."""
-    goal = goal or Goal(metric="loss", best_is="lowest")
+    goal = goal or Best()
     monkeypatch.setattr("jaxllm.sweep.attempt.fit", fit)
     for room in ("search", "repeat"):
         module = importlib.import_module(f"jaxllm.sweep.{room}")  # the package has a function of this name

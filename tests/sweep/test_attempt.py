@@ -2,16 +2,17 @@
 
 import json
 
+from jaxllm.checkpoint import Best
 from jaxllm.recipe import is_run_folder
 from jaxllm.sweep.attempt import PRUNED, attempt
 from jaxllm.sweep.field import with_values
-from jaxllm.sweep.outcome import Goal, curve, measures
+from jaxllm.sweep.outcome import curve, measures
 from tests.recipe import tiny
 
 
 def test_a_run_is_ended_by_its_evaluations_and_can_go_on(tmp_path, capsys):
     changes = {"steps": 4, "evaluate.every": 2, "evaluate.batches": 1, "checkpoint.every": 10, "model.num_layers": 1}
-    recipe, place, goal = with_values(tiny.config(), changes), tmp_path / "run", Goal(metric="loss", best_is="lowest")
+    recipe, place, goal = with_values(tiny.config(), changes), tmp_path / "run", Best()
     told = []
     ended = attempt(recipe, place, "x", lambda step, metrics: told.append((step, metrics["loss"])) or PRUNED)
     assert (ended.ending, ended.said) == ("pruned", None) and told == curve(place, goal) and told[0][0] == 2

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 
+from jaxllm.checkpoint import Best
 from jaxllm.data.source import find_set, find_text_set
 from jaxllm.data.task_data import Records
 from jaxllm.data.tfds_builder import write_set
@@ -12,7 +13,7 @@ from jaxllm.recipe import Recipe, load_json
 from jaxllm.sweep import RepeatConfig, Sweep, repeat
 from jaxllm.sweep.field import with_values
 from jaxllm.sweep.folds import fold_splits
-from jaxllm.sweep.outcome import Goal, measures
+from jaxllm.sweep.outcome import measures
 from jaxllm.training import NonFiniteLoss
 from tests.recipe import tiny
 from tests.sweep.fake import fake_fit, use
@@ -68,7 +69,7 @@ def test_what_a_task_writes_is_counted_too(tmp_path):
     written = {"examples": 3, "metrics": {"rouge_l": {"value": 21.5}, "bleu": {"value": 8.0}}, "answers": []}
     split = {"split": "validation", "step": 4, "loss": 1.0, "metrics": {"token_accuracy": {"value": 0.5}}, "written": written}
     (tmp_path / "results.json").write_text(json.dumps({"step": 4, "validation": split}))
-    assert measures(tmp_path, Goal(metric="loss", best_is="lowest")) == {
+    assert measures(tmp_path, Best()) == {
         "validation loss": 1.0,
         "validation token accuracy": 0.5,
         "validation rouge l": 21.5,

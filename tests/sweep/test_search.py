@@ -8,8 +8,8 @@ import sys
 import optuna
 import pytest
 
+from jaxllm.checkpoint import Best
 from jaxllm.sweep import Searched
-from jaxllm.sweep.outcome import Goal
 from jaxllm.training import EvaluateConfig, NonFiniteLoss
 from tests.recipe import tiny
 from tests.sweep.fake import SPACE, a_sweep, fake_fit, loss_of, run_quietly, use
@@ -35,7 +35,7 @@ def test_a_search_comes_near_the_best_values(tmp_path, monkeypatch):
 
 
 def test_a_high_metric_can_be_the_good_one(tmp_path, monkeypatch):
-    use(monkeypatch, fake_fit(), Goal(metric="accuracy", best_is="highest"))
+    use(monkeypatch, fake_fit(), Best("accuracy", "highest"))
     done = run_quietly(a_sweep(12), tmp_path / "s")
     values = [trial.value for trial in done.trials if trial.ending == "complete" and trial.value is not None]
     assert done.best is not None and done.best.value == max(values) > min(values)

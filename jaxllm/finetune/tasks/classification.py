@@ -11,11 +11,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, TaskDataConfig
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.evaluate.class_report import ClassReport, class_report, label_report
 from jaxllm.evaluate.metrics import Scores, class_scores, set_scores
-from jaxllm.finetune.tasks.task import Best, Found, Labels, check_loss, check_read, check_stack, record_of
+from jaxllm.finetune.tasks.task import Found, Labels, check_loss, check_read, check_stack, record_of
 from jaxllm.finetune.tasks.text import BITS, TextTask, class_bits
 from jaxllm.models import ModelConfig, TransformerConfig
 from jaxllm.training import LossConfig, LossSums, cross_entropy
@@ -43,7 +44,7 @@ class TextClassification(TextTask):
             raise ValueError(f"objective.class_weights must be positive: got {self.class_weights}")
 
     @property
-    def metrics(self) -> Mapping[str, Best]:
+    def metrics(self) -> Mapping[str, Direction]:
         return {"accuracy": "highest", "macro_f1": "highest", "micro_f1" if self.several else "matthews": "highest"}
 
     def headed(self, model: ModelConfig) -> ModelConfig:

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, TaskDataConfig
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -23,7 +24,6 @@ from jaxllm.evaluate.metrics import Scores, correlation_scores, mean_of
 from jaxllm.finetune.tasks.classification import SHOWN, first_text
 from jaxllm.finetune.tasks.encode import encode_text
 from jaxllm.finetune.tasks.task import (
-    Best,
     EncodeRecord,
     Found,
     Predict,
@@ -79,7 +79,7 @@ class SentenceEmbedding(TaskDefaults):
     """Make vectors of texts whose cosine says how much they have in common."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False)
-    metrics: ClassVar[Mapping[str, Best]] = {"spearman": "highest", "pearson": "highest", "top_1": "highest"}
+    metrics: ClassVar[Mapping[str, Direction]] = {"spearman": "highest", "pearson": "highest", "top_1": "highest"}
 
     loss: Literal["contrastive", "cosine"] = "contrastive"
     """contrastive: a text's partner against the partners of all texts of the batch (of a part of it, where gradients are
@@ -99,7 +99,7 @@ class SentenceEmbedding(TaskDefaults):
         if self.lowest >= self.highest:
             raise ValueError(f"objective.lowest must be under objective.highest: got {self.lowest} and {self.highest}")
 
-    def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Best]:
+    def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Direction]:
         """Of a set with scores how they agree with the cosines, of one without them `top_1`; all where the set is not there."""
         try:
             scored = self.loss == "cosine" or has_scores(data)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -26,7 +27,7 @@ from jaxllm.finetune.tasks.language import (
     per_item,
     token_scores,
 )
-from jaxllm.finetune.tasks.task import Best, EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of
+from jaxllm.finetune.tasks.task import EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of
 from jaxllm.finetune.tasks.turns import Template, encode_request, encode_turns, template_of
 from jaxllm.finetune.tasks.written import SHOWN, Written, write_texts
 from jaxllm.models import ModelConfig
@@ -77,7 +78,7 @@ class InstructionTuning(TaskDefaults):
     answer included."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", accuracy=True)
-    metrics: ClassVar[Mapping[str, Best]] = TOKEN_METRICS
+    metrics: ClassVar[Mapping[str, Direction]] = TOKEN_METRICS
 
     template: Template | None = None
     """How a conversation becomes a text. chat: by the template of the tokenizer; plain: under headings, the end mark behind

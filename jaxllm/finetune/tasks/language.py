@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from jax import Array
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data.example_table import Item
 from jaxllm.evaluate.metrics import Scores
 from jaxllm.finetune.tasks.target_probs import chunk_for, target_probs
-from jaxllm.finetune.tasks.task import Best, Found, Predict, check_stack, run_stack, task_data
+from jaxllm.finetune.tasks.task import Found, Predict, check_stack, run_stack, task_data
 from jaxllm.models import ModelConfig, Transformer, unembed_parts
 from jaxllm.training import LossConfig, LossSums, make_loss
 from jaxllm.training.loss import Batch as DeviceBatch
 from jaxllm.training.loss import Loss
 from jaxllm.training.objectives.objective import AnyDataConfig, Field, check_chunk
 
-TOKEN_METRICS: Mapping[str, Best] = {"perplexity": "lowest", "accuracy": "highest"}
+TOKEN_METRICS: Mapping[str, Direction] = {"perplexity": "lowest", "accuracy": "highest"}
 
 
 def check_decoder(name: str, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:

@@ -118,6 +118,12 @@ class MixedRows(TextRows):
     names: tuple[str, ...] = ()
     """What the sets are called."""
 
+    @property
+    def told(self) -> str:
+        """The share of each set, in words."""
+        shares = (f"{name} {count / SLOTS:.1%}" for name, count in zip(self.names, self.places, strict=True))
+        return f"a mixture: {', '.join(shares)}"
+
     @cached_property
     def _sets(self) -> list[Int64[np.ndarray, " items"]]:
         """The items of each set that are trained on."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, TaskDataConfig, Tokenizer, open_task_data
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.evaluate.class_report import ClassReport
@@ -18,7 +19,7 @@ from jaxllm.finetune.tasks.instruction import InstructionTuning
 from jaxllm.finetune.tasks.mixed_rows import MixedRecords, MixedRows, joined_table, mixing_rates, places_of
 from jaxllm.finetune.tasks.preference import PreferenceTuning
 from jaxllm.finetune.tasks.regression import Regression
-from jaxllm.finetune.tasks.task import Best, Found, Labels, Predict
+from jaxllm.finetune.tasks.task import Found, Labels, Predict
 from jaxllm.finetune.tasks.text_to_text import TextToText
 from jaxllm.finetune.tasks.tokens import TokenClassification
 from jaxllm.models import ModelConfig
@@ -85,7 +86,7 @@ class Mixture:
         return self._task_of(names.index(name)) if name in names else self.task
 
     @property
-    def metrics(self) -> Mapping[str, Best]:
+    def metrics(self) -> Mapping[str, Direction]:
         return self.task.metrics
 
     @property
@@ -131,10 +132,12 @@ class Mixture:
     def make_predict(self, model: Any, config: LossConfig) -> Predict:
         return self.task.make_predict(model, config)
 
-    def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Best]:
+    def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Direction]:
         """The task's metrics over all sets, and over each, "films/accuracy"; those of texts that are written over the first."""
         sets = (data.dataset, *self.others)
-        own: dict[str, Best] = {f"{Path(name).name}/{metric}": best for name in sets for metric, best in self.metrics.items()}
+        own: dict[str, Direction] = {
+            f"{Path(name).name}/{metric}": best for name in sets for metric, best in self.metrics.items()
+        }
         by_data = getattr(self.task, "metrics_of", None)
         return {**(self.metrics if by_data is None else by_data(data)), **own}
 

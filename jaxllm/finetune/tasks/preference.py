@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, eval_batches
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -30,7 +31,6 @@ from jaxllm.finetune.tasks.preference_loss import Answers, Kind, preferences
 from jaxllm.finetune.tasks.reference import REFERENCE, model_without, params_fingerprint, what_changes, with_reference
 from jaxllm.finetune.tasks.target_probs import target_probs
 from jaxllm.finetune.tasks.task import (
-    Best,
     Found,
     Predict,
     TaskDefaults,
@@ -75,7 +75,7 @@ class PreferenceTuning(TaskDefaults):
     """Prefer the chosen answer to the rejected one; the loss is the mean over the pairs of a batch."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
-    metrics: ClassVar[Mapping[str, Best]] = {
+    metrics: ClassVar[Mapping[str, Direction]] = {
         "accuracy": "highest", "rewards/margins": "highest", "rewards/chosen": "highest", "rewards/rejected": "lowest",
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -23,7 +24,6 @@ from jaxllm.evaluate.metrics import Scores
 from jaxllm.finetune.tasks.classification import SHOWN
 from jaxllm.finetune.tasks.encode import around, encode_spans
 from jaxllm.finetune.tasks.task import (
-    Best,
     EncodeRecord,
     Found,
     Labels,
@@ -120,7 +120,7 @@ class QuestionAnswering(TaskDefaults):
     """Say where in a context the answer to a question stands."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False)
-    metrics: ClassVar[Mapping[str, Best]] = {"f1": "highest", "exact_match": "highest"}
+    metrics: ClassVar[Mapping[str, Direction]] = {"f1": "highest", "exact_match": "highest"}
 
     stride: int = 64
     """Tokens of a context that two of its windows share."""

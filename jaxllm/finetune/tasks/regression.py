@@ -9,11 +9,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.evaluate.metrics import Scores, correlation_scores
 from jaxllm.finetune.tasks.classification import SHOWN, first_text
-from jaxllm.finetune.tasks.task import Best, Found, Labels, check_loss, check_read, check_stack, record_of
+from jaxllm.finetune.tasks.task import Found, Labels, check_loss, check_read, check_stack, record_of
 from jaxllm.finetune.tasks.text import TextTask
 from jaxllm.models import ModelConfig
 from jaxllm.training import LossConfig, LossSums
@@ -26,7 +27,7 @@ class Regression(TextTask):
     """Give the number of a text, or of a pair; the loss is the mean squared error."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False)
-    metrics: ClassVar[Mapping[str, Best]] = {"spearman": "highest", "pearson": "highest", "mean_squared_error": "lowest"}
+    metrics: ClassVar[Mapping[str, Direction]] = {"spearman": "highest", "pearson": "highest", "mean_squared_error": "lowest"}
 
     def check(self, model: ModelConfig, data: AnyDataConfig, loss: LossConfig) -> None:
         check_read("Regression", check_stack("Regression", model, data, "sequence"))

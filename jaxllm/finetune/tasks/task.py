@@ -9,12 +9,13 @@ model; `metrics_of(data)`, metrics whose names depend on the data; and those tha
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import jax
 import numpy as np
 from jax import Array
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, TaskDataConfig, Tokenizer
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Encode, encode_records
@@ -30,14 +31,13 @@ Found = dict[str, np.ndarray]
 """What a model says of examples: `items`, their numbers, ascending; other arrays have the same first axis."""
 Predict = Callable[[Any, DeviceBatch], tuple[LossSums, dict[str, Array]]]
 """`predict(params, batch) -> (LossSums, arrays by row)`; `items` of the batch says whose each value is."""
-Best = Literal["lowest", "highest"]
 
 
 class Task(Objective, Protocol):
     """An objective that is measured on what it predicts."""
 
     @property
-    def metrics(self) -> Mapping[str, Best]:
+    def metrics(self) -> Mapping[str, Direction]:
         """What `score` gives, and whether a high or a low value is good; the first is what the task is known by."""
         ...
 

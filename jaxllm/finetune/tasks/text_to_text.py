@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from jax import Array
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, Tokenizer
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -29,7 +30,7 @@ from jaxllm.finetune.tasks.language import (
     token_scores,
 )
 from jaxllm.finetune.tasks.target_probs import chunk_for, target_probs
-from jaxllm.finetune.tasks.task import Best, EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of, task_data
+from jaxllm.finetune.tasks.task import EncodeRecord, Found, Predict, TaskDefaults, open_rows, record_of, task_data
 from jaxllm.finetune.tasks.text_rows import DECODER, TextRows
 from jaxllm.finetune.tasks.written import SHOWN, Written, write_texts, written_metrics
 from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, ModelConfig, decoder_unembed_parts
@@ -123,7 +124,7 @@ class TextToText(TaskDefaults):
     """Write the text of `target_feature`, given that of `data.text_feature`; the loss is the mean over its tokens."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", accuracy=True)
-    metrics: ClassVar[Mapping[str, Best]] = TOKEN_METRICS
+    metrics: ClassVar[Mapping[str, Direction]] = TOKEN_METRICS
 
     prompt: str | None = None
     """What stands around the text, {text} in its place. By default nothing before an encoder, headings before a decoder."""
@@ -158,7 +159,7 @@ class TextToText(TaskDefaults):
         seq_len = task_data("TextToText", data).seq_len
         return self.target_len or (seq_len if isinstance(model, EncoderDecoderConfig) else seq_len // 2)
 
-    def metrics_of(self, data: AnyDataConfig) -> Mapping[str, Best]:
+    def metrics_of(self, data: AnyDataConfig) -> Mapping[str, Direction]:
         """Those of each token, and of the texts that the model writes."""
         return {**self.metrics, **written_metrics()}
 

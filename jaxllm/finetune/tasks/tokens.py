@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jax import Array
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -16,7 +17,6 @@ from jaxllm.evaluate.metrics import Scores, entity_scores
 from jaxllm.finetune.tasks.classification import SHOWN
 from jaxllm.finetune.tasks.encode import around, encode_words
 from jaxllm.finetune.tasks.task import (
-    Best,
     EncodeRecord,
     Found,
     Labels,
@@ -80,7 +80,7 @@ class TokenClassification(TaskDefaults):
     """Name the label of each word; the data has them apart (`data.text_feature="tokens"`, `data.label_feature="tags"`)."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
-    metrics: ClassVar[Mapping[str, Best]] = {
+    metrics: ClassVar[Mapping[str, Direction]] = {
         "entity_f1": "highest", "entity_precision": "highest", "entity_recall": "highest", "accuracy": "highest",
     }  # fmt: skip
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, Int64
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import Item
@@ -28,7 +29,6 @@ from jaxllm.evaluate.metrics import Scores, class_scores
 from jaxllm.finetune.tasks.classification import SHOWN, first_text
 from jaxllm.finetune.tasks.encode import around
 from jaxllm.finetune.tasks.task import (
-    Best,
     EncodeRecord,
     Found,
     Predict,
@@ -141,7 +141,7 @@ class PromptClassification(TaskDefaults):
     """Choose the class of a text, or of a pair, by the word for it that the model finds likeliest."""
 
     reports: ClassVar[Reports] = Reports(unit="examples", perplexity=False, accuracy=True)
-    metrics: ClassVar[Mapping[str, Best]] = {"accuracy": "highest", "macro_f1": "highest", "matthews": "highest"}
+    metrics: ClassVar[Mapping[str, Direction]] = {"accuracy": "highest", "macro_f1": "highest", "matthews": "highest"}
 
     prompt: str
     """What is asked: {text} and, of pairs, {text_pair} stand for the texts; {mask} for the gap that an encoder fills. A decoder

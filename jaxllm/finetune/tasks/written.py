@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxllm.checkpoint import Direction
 from jaxllm.data import Tokenizer
 from jaxllm.evaluate.metrics import Scores, Statistic, mean_of
-from jaxllm.finetune.tasks.task import Best
 from jaxllm.inference import SamplingConfig, decode_params, generate
 from jaxllm.inference.writer import Writer
 
@@ -18,7 +18,7 @@ _WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff]|[^\W_]+")
 SHOWN = 5
 
 
-def written_metrics() -> dict[str, Best]:
+def written_metrics() -> dict[str, Direction]:
     """What `Written.scores` measures."""
     names = ("rouge_l", "bleu") if importlib.util.find_spec("sacrebleu") is not None else ("rouge_l",)
     return dict.fromkeys(names, "highest")
