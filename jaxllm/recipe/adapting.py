@@ -17,6 +17,11 @@ from jaxllm.recipe.family import family_of
 from jaxllm.recipe.head_of import labels_in
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether there is an adapter of either layout, and no model beside it."""
+    return is_adapter_folder(folder) or ((folder / CONFIG).is_file() and not (folder / "config.json").is_file())
+
+
 def find_adapter(folder: Path, layout: Layout) -> Adapter:
     """An adapter of either layout, for a model.
 

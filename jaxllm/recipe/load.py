@@ -30,7 +30,7 @@ from jaxllm.models import (
     path_of,
     paths,
 )
-from jaxllm.recipe.adapting import with_adapter
+from jaxllm.recipe.adapting import is_adapter, with_adapter
 from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.base_identity import base_identity, check_base
 from jaxllm.recipe.device_config import inference_config
@@ -109,10 +109,16 @@ def peek(name_or_path: str | Path) -> Peeked:
 
 
 def _at_hand(name_or_path: str | Path) -> str | Path:
-    """A folder in a bucket is copied to the cache."""
+    """A folder in a bucket is copied to the cache; an adapter is no model."""
     if in_bucket(name_or_path):
         return fetch(str(name_or_path))
-    return local_path(name_or_path) if str(name_or_path).startswith("file://") else name_or_path
+    found = local_path(name_or_path) if str(name_or_path).startswith("file://") else name_or_path
+    if is_adapter(Path(found)):
+        raise ValueError(
+            f"{name_or_path} is an adapter, not a model: jaxllm.recipe.load_adapter(MODEL, ADAPTER) puts it on the model that "
+            "it was made for, and `jaxllm evaluate ADAPTER --base MODEL` measures it"
+        )
+    return found
 
 
 def _load_run(place: str | Path, mesh: Mesh, step: int | None, dtype: str | None) -> Loaded:

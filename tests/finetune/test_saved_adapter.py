@@ -45,6 +45,8 @@ def test_a_saved_adapter_is_the_run(runs, tmp_path):
     for path, leaf in leaves(back.params).items():
         np.testing.assert_array_equal(leaf, theirs[path], err_msg=path)
     assert {file.name for file in folder.iterdir()} == {"adapter.json", "adapter.safetensors"}
+    with pytest.raises(ValueError, match="is an adapter, not a model: .*load_adapter"):
+        load(folder)
 
 
 def test_converted_for_peft_it_is_the_same_model(runs, tmp_path):
@@ -53,6 +55,8 @@ def test_converted_for_peft_it_is_the_same_model(runs, tmp_path):
     back, tuned = load_adapter(load(place / "base"), folder), load(place / "tuned")
     tokens = np.arange(24).reshape(2, 12) % 60
     np.testing.assert_allclose(back(tokens).logits, tuned(tokens).logits, atol=1e-5)
+    with pytest.raises(ValueError, match="is an adapter, not a model: .*load_adapter"):
+        load(folder)
 
 
 def test_training_goes_on_with_a_saved_adapter(runs, tmp_path):

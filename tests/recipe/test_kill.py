@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.checkpoint.on_disk import OnDisk
@@ -16,7 +17,6 @@ from jaxllm.recipe import fit, save_json
 from jaxllm.training import EvaluateConfig, LogConfig, read_metrics
 from tests.recipe import tiny
 
-KILLS = 20
 EVERY = 5
 
 
@@ -71,15 +71,16 @@ def arrays(run_dir: Path, step: int) -> dict:
     return json.loads((run_dir / "checkpoints" / str(step) / "manifest" / "manifest.json").read_text())["leaves"]
 
 
-def test_killed_run_is_the_same_run(tmp_path):
-    """One run, killed twenty times: in every fourth life before its first step, in another within half a second after it, in
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_run_is_the_same_run(tmp_path, kills):
+    """One run, killed again and again: in every fourth life before its first step, in another within half a second after it, in
     the others when it begins a checkpoint, or soon after."""
     run_dir = tmp_path / "run"
     checkpoints = run_dir / "checkpoints"
     save_json(recipe(run_dir, steps=10**6), tmp_path / "recipe.json")
     random = np.random.default_rng(0)
     to_first_step, half_written, reached, resumed_from = 4.0, 0, 0, set()
-    for life in range(KILLS):
+    for life in range(kills):
         begin = time.monotonic()
         process = start(str(run_dir if (run_dir / "recipe.json").exists() else tmp_path / "recipe.json"))
         said = ""
@@ -100,7 +101,8 @@ def test_killed_run_is_the_same_run(tmp_path):
         assert not saved or saved[-1] >= reached
         reached = saved[-1] if saved else 0
         resumed_from.add(reached)
-    assert len(resumed_from) > 5 and half_written > 0  # else the kills came too early to show anything
+    few = kills < 20  # then none may have come in the middle of a checkpoint
+    assert len(resumed_from) > kills // 4 and (half_written > 0 or few)  # else the kills came too early to show anything
     last = reached + 3
     process = start(str(run_dir), "--steps", str(last))
     said, _ = process.communicate(timeout=120)
