@@ -3,6 +3,7 @@
 import importlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ def compared(monkeypatch, tmp_path):
     """The script, with a stand-in for its runs that writes down which were asked for; and its file."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "benchmark"))
     script, asked = importlib.import_module("method_comparison"), []
+    script.on = on = []  # the cores of each run
 
     def run(command, **options):
-        base, name, seed, rate = command[2:6]
+        base, name, seed, rate = command[command.index(sys.executable) :][2:6]
+        on.append(command[2] if command[0] == "taskset" else None)
         asked.append((name, int(seed), float(rate), "--tuning" in command))
         if name == "bitfit":
             return subprocess.CompletedProcess(command, 1, "", "Traceback\nValueError: method BitFit needs biases\n")
@@ -71,6 +74,19 @@ def test_it_goes_on_from_what_is_there(compared):
         for seed in range(2):
             script.run_once(kept(script, path), "smollm2", "head", seed, None)
     assert asked[2:] == [("head", 0, 3e-2, False), ("head", 1, 3e-2, False)]
+
+
+def test_two_runs_at_a_time_on_a_core_each(compared, monkeypatch):
+    script, asked, path = compared
+    monkeypatch.setattr(script.os, "sched_getaffinity", lambda _: {3, 5})
+    recipe = script.recipe_of("minilm", "full", 0, 1e-3, folder=None, pretrained=None, tuning=False)
+    words = ["minilm", "--kept", str(path), "--methods", "full", "head", "lora", "--jobs", "2"]
+    for more in (["--tune"], ["--seeds", "2"]):
+        monkeypatch.setattr(script.sys, "argv", ["method_comparison.py", *words, *more])
+        script.main()
+    found = script.Kept(path, script.settings_of(recipe)).found
+    assert {name: len(runs) for name, runs in found["runs"].items()} == {"full": 2, "head": 2, "lora": 2}
+    assert len(asked) == 6 + sum(map(len, found["tuning"].values())) and set(script.on) == {"3", "5"}
 
 
 def test_rates_come_first_and_other_settings_are_refused(compared):

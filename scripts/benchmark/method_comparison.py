@@ -5,7 +5,8 @@ python scripts/benchmark/method_comparison.py smollm2           # three seeds of
 
 Bases: smollm2 and minilm on SST-2, vit on images. The model is fetched by its name, or is what --pretrained names; the data set
 must be there ($JAXLLM_DATA; configs/smollm2_sst2.py and configs/vit_cifar10_finetune.py say how they are built). What has been
-measured stands in runs/method_comparison-BASE.json: stopped and started again, both commands go on from there.
+measured stands in runs/method_comparison-BASE.json: stopped and started again, both commands go on from there. Much of a short
+run is tracing and compiling, which one core does: with --jobs 2 two runs go on at a time, each on half of the cores.
 """
 
 import argparse
@@ -16,9 +17,12 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from compared_methods import BASES, METHODS, methods_of, rates_of, recipe_of
@@ -40,15 +44,29 @@ NOTES = (
 
 
 class Kept:
-    """What has been measured so far, in a file that is written anew after each run."""
+    """What has been measured so far, in a file that is written anew after each run; and the cores that are free for runs."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]):
+    def __init__(self, path: Path, settings: dict[str, Any], jobs: int = 1):
         self.path = path
+        self.lock = threading.Lock()
+        self.free: SimpleQueue[list[int] | None] = SimpleQueue()
+        cores = sorted(os.sched_getaffinity(0)) if jobs > 1 else []
+        for job in range(jobs):
+            self.free.put(cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs] or None)
         self.found: dict[str, Any] = {"settings": settings, "tuning": {}, "runs": {}, "refused": {}}
         if path.is_file():
             self.found = json.loads(path.read_text("utf-8"))
             if self.found["settings"] != json.loads(json.dumps(settings)):
                 raise SystemExit(f"{path} holds runs of other settings: name another file by --kept, or move it away")
+
+    def keep(self, shown: Any, *place: str) -> None:
+        """Under these keys, and in the file."""
+        with self.lock:
+            part = self.found
+            for key in place[:-1]:
+                part = part.setdefault(key, {})
+            part[place[-1]] = shown
+            self.write()
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,23 +83,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tune", action="store_true", help="choose learning rates, and measure nothing else")
     parser.add_argument("--kept", type=Path, help="file of what has been measured")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
     parser.add_argument("--shared", action="store_true", help="other work ran on the machine: its times are no measurement")
     options = parser.parse_args()
     recipe = recipe_of(options.base, "full", 0, 1e-3, folder=None, pretrained=None, tuning=False)
-    kept = Kept(options.kept or Path("runs", f"method_comparison-{options.base}.json"), settings_of(recipe))
-    for name in options.methods or methods_of(options.base):
+    path = options.kept or Path("runs", f"method_comparison-{options.base}.json")
+    kept, names = Kept(path, settings_of(recipe), options.jobs), options.methods or methods_of(options.base)
+    with ThreadPoolExecutor(options.jobs) as pool:
         if options.tune:
-            tune(kept, options.base, name, options.pretrained)
-            continue
-        for seed in range(options.seeds):
-            run_once(kept, options.base, name, seed, options.pretrained)
+            begun = [pool.submit(tune, kept, options.base, name, options.pretrained) for name in names]
+        else:
+            wanted = [(name, seed) for name in names for seed in range(options.seeds)]
+            begun = [pool.submit(run_once, kept, options.base, *each, options.pretrained) for each in wanted]
+        try:
+            for each in begun:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     found = summary(kept.found)
     print(table(found))
     if options.tune or set(methods_of(options.base)) - set(found["methods"]) - set(found["refused"]):
         return
     notes = NOTES + (" Other work ran on the machine." if options.shared else "")
+    notes += f" {options.jobs} runs at a time, each on its share of the cores." if options.jobs > 1 else ""
     described = dataclasses.replace(recipe, name=options.base)
-    print(write_record("method_comparison", described, {"shared_machine": options.shared, **found}, notes))
+    print(
+        write_record("method_comparison", described, {"shared_machine": options.shared, "jobs": options.jobs, **found}, notes)
+    )
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -92,7 +121,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
 def tune(kept: Kept, base: str, name: str, pretrained: str | None) -> None:
     """Tries the rates of a method, and more beyond them while the best is at an end."""
-    tried = kept.found["tuning"].setdefault(name, {})
+    tried = dict(kept.found["tuning"].get(name, {}))
     rates = sorted({*rates_of(base, name), *map(float, tried)})
     most = len(rates_of(base, name)) + MORE_RATES
     while name not in kept.found["refused"]:
@@ -101,7 +130,7 @@ def tune(kept: Kept, base: str, name: str, pretrained: str | None) -> None:
             shown = measure(kept, base, name, TUNING_SEED, missing[0], pretrained, tuning=True)
             if shown is not None:
                 tried[str(missing[0])] = shown
-                kept.write()
+                kept.keep(shown, "tuning", name, str(missing[0]))
             continue
         more = beyond(tried)
         if more is None or len(rates) >= most:
@@ -136,8 +165,7 @@ def run_once(kept: Kept, base: str, name: str, seed: int, pretrained: str | None
     rate = best_rate(kept.found["tuning"][name])
     shown = measure(kept, base, name, seed, rate, pretrained, tuning=False)
     if shown is not None:
-        kept.found["runs"][name] = runs | {str(seed): shown | {"learning_rate": rate}}
-        kept.write()
+        kept.keep(shown | {"learning_rate": rate}, "runs", name, str(seed))
 
 
 def measure(
@@ -152,8 +180,13 @@ def measure(
     folder = kept.path.parent / f"{kept.path.stem}-{name}-{seed}"
     command = [sys.executable, str(WORKER), base, name, str(seed), str(rate), str(folder)]
     command += [*(["--pretrained", pretrained] if pretrained else []), *(["--tuning"] if tuning else [])]
+    cores = kept.free.get()
+    pinned = [] if cores is None else ["taskset", "--cpu-list", ",".join(map(str, cores))]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run([*pinned, *command], capture_output=True, text=True)
+    finally:
+        kept.free.put(cores)
     lines = done.stderr.strip().splitlines() or [""]
     if done.returncode == 0:
         shown = json.loads(done.stdout.strip().splitlines()[-1])
@@ -162,9 +195,7 @@ def measure(
         shown, told = {"diverged": lines[-1]}, "diverged"
     elif lines[-1].startswith("ValueError: method "):
         shown, told = None, lines[-1].removeprefix("ValueError: ")
-        kept.found["refused"][name] = told
-        kept.found["tuning"].pop(name, None)
-        kept.write()
+        kept.keep(told, "refused", name)
     else:
         raise SystemExit(f"{name}, seed {seed}, rate {rate:g}:\n" + "\n".join(lines[-20:]))
     print(f"{name}, seed {seed}, rate {rate:g}: {told}; {time.perf_counter() - start:.0f} s", flush=True)
