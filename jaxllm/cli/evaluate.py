@@ -17,7 +17,7 @@ HELP = """tasks: text-classification, prompt-classification, regression, token-c
 sentence-embedding, instruction, preference, text-to-text, image-classification, language-model
 
 Fields of the task and of how the data is read are options, as in `jaxllm train`:
-  --task.several True, --task.prompt "{text} It was", --data.seq-len 128, --data.text-feature sentence, --evaluate.batch-size 64
+  --task.several, --task.prompt "{text} It was", --data.seq-len 128, --data.text-feature sentence, --evaluate.batch-size 64
 
   jaxllm evaluate runs/sst2                                                    a run on its own data
   jaxllm evaluate runs/sst2 --data mr_labels --split test                      on another set with the same labels
@@ -94,10 +94,11 @@ def _print(results: dict[str, Any], recipe: "Recipe") -> None:
     from jaxllm.recipe.measure import in_words
 
     unit = recipe.objective.reports.unit
-    shown = [f"loss {results['loss']:.4f} nats per {unit.removesuffix('s')}"]
+    shown = [f"loss {results['loss']:.4f}"]
     if "metrics" in results:
         shown += [f"{name} {text}" for name, text in in_words(results)]
     else:
+        shown[0] += f" nats per {unit.removesuffix('s')}"
         shown += [f"perplexity {results['perplexity']:.3f}"] if "perplexity" in results else []
         shown += [f"accuracy {results['accuracy']:.2%}"] if "accuracy" in results else []
     at = "" if results["step"] is None else f", step {results['step']}"

@@ -16,6 +16,9 @@ from jaxllm.data.task_files import TaskRead, TaskReader
 from jaxllm.data.task_rows import features_of
 from jaxllm.data.tfds_builder import check_new_name, write_set
 
+WITH_CLASSES = ("classification", "tokens", "pairs")
+"""Tasks whose examples may have classes."""
+
 
 @dataclass(frozen=True)
 class TaskReport:
@@ -57,6 +60,8 @@ def build_task_set(
     Splits that are cut off go by example, those of questions by context, so that no text is in two of them.
     """
     split = split or SplitConfig()
+    if read.labels and read.task not in WITH_CLASSES:
+        raise ValueError(f"labels are the classes of {', '.join(WITH_CLASSES)}: got them for {read.task}; leave them out")
     if split.by == "characters":
         raise ValueError("examples of a task stay whole: split by documents, got by='characters'")
     target = datasets_dir(data_dir)
@@ -130,7 +135,7 @@ def _count_labels(part: Part, names: tuple[str, ...]) -> dict[str, int]:
     for _, text in part:
         example = json.loads(text)
         found = example.get("label", example.get("labels", example.get("tags")))
-        counts.update([found] if isinstance(found, str) else found)
+        counts.update(found if isinstance(found, list) else [found] if isinstance(found, str) else [])
     return dict(counts)
 
 

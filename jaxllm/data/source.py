@@ -103,6 +103,11 @@ class DataSet:
                 f"with {field}"
             )
 
+    def holds_classes(self, feature: str) -> bool:
+        """Whether a feature is a class, or a list of them."""
+        kind = open_builder(self.folder).info.features[feature]
+        return isinstance(getattr(kind, "feature", kind), tfds.features.ClassLabel)
+
     def label_names(self, feature: str) -> tuple[str, ...]:
         """The names of the classes that a feature holds, one or a list of them."""
         labels = open_builder(self.folder).info.features[feature]

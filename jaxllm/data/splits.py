@@ -135,9 +135,9 @@ def assign(spool: Spool, numbers: dict[str, np.ndarray], split: SplitConfig) -> 
         counts = {part: max(1, round(fraction * len(train))) if fraction else 0 for part, fraction in fractions.items()}
         if sum(counts.values()) >= len(train):
             raise ValueError(
-                f"{sum(counts.values()) + 1} documents or more are needed for the splits: there are {len(train)}; cut each "
-                "document with --split-by characters, make smaller documents with --documents, or set "
-                "--validation-fraction and --test-fraction to 0"
+                f"{sum(counts.values()) + 1} documents or more are needed for the splits: there are {len(train)}; set "
+                "--validation-fraction and --test-fraction to 0, or, of plain text, cut each document with --split-by "
+                "characters, or make smaller ones with --documents"
             )
         order = train[random_order(split.seed, len(train))]
         first = 0

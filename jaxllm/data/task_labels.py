@@ -37,8 +37,7 @@ class Labels:
         if not isinstance(value, str | None):
             raise WrongRow(f"expected a label, a name or a whole number: got {str(value)[:60]}")
         written = (value or "").strip()
-        if written not in self._names:
-            written = self._written.get(written, written)
+        written = self._written.get(written, written)
         if not written:
             raise WrongRow("expected a label: got none")
         if written not in self._names:

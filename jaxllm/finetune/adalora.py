@@ -70,6 +70,8 @@ class AdaLoRA(Defaults):
         for name in ("beta1", "beta2"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"method.{name} must be in (0, 1): got {getattr(self, name)}")
+        if self.tinit is not None and self.tinit < 0:
+            raise ValueError(f"method.tinit must be 0 or more: got {self.tinit}")
         for name in ("delta_t", "total_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"method.{name} must be at least 1: got {getattr(self, name)}")

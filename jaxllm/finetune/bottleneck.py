@@ -1,4 +1,4 @@
-"""Bottleneck adapters: small networks of two layers in each block, x + s · f(x · D + d) · U + u, U and u 0 at first.
+"""Bottleneck adapters: small networks of two layers in each block, x + s · (f(x · D + d) · U + u), U and u 0 at first.
 
 Houlsby (arXiv:1902.00751) puts one behind attention and one behind the feed-forward layer, each before it is added to the
 residual stream; Pfeiffer (arXiv:2005.00247) one behind the feed-forward layer alone; the parallel form (arXiv:2110.04366) reads
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from jaxllm.finetune.method import HEADS, Defaults, listed
 from jaxllm.finetune.targets import Target, begun, beside, computed, letters_of, targets_of
 from jaxllm.models import ModelConfig
-from jaxllm.models.layers import ACTIVATIONS, RESIDUAL
+from jaxllm.models.layers import ACTIVATIONS, GATED, RESIDUAL
 from jaxllm.models.options import Activation
 from jaxllm.sharding import einsum, shard
 
@@ -36,7 +36,7 @@ class Bottleneck(Defaults):
     bottleneck_dim: int = 64
     """Width of the inner layer."""
     activation: Activation = "relu"
-    """Non-linearity of the inner layer; a gated one is not meant."""
+    """Non-linearity of the inner layer, one without a gate."""
     scaling: float = 1.0
     """Factor s on what is added; 4 is usual for the parallel form."""
     also: tuple[str, ...] = HEADS
@@ -45,6 +45,8 @@ class Bottleneck(Defaults):
     def __post_init__(self) -> None:
         if self.bottleneck_dim < 1:
             raise ValueError(f"method.bottleneck_dim must be at least 1: got {self.bottleneck_dim}")
+        if self.activation in GATED:
+            raise ValueError(f"method.activation must be one without a gate: got {self.activation}")
 
     @property
     def dropout(self) -> float:
@@ -63,7 +65,7 @@ class Bottleneck(Defaults):
             name = module.rpartition("/")[2]
             if "layers" in module.split("/") and name in places and last == LAST[name]:
                 found.append(target._replace(path=module))
-        if not found:
+        if not any(target.path.endswith(("ffw", "shared_expert")) for target in found):
             raise ValueError(
                 f"method Bottleneck of kind {self.kind!r} needs feed-forward layers that are not experts: got none"
             )

@@ -5,7 +5,7 @@
 rsLoRA divides alpha by √r (arXiv:2312.03732). DoRA scales each column of W + (alpha / r) · A · B to a length m of its own, that
 learns, too; the length that it had is taken as a constant by the gradient (arXiv:2402.09353). PiSSA begins with the r largest
 singular vectors of W in A and B (arXiv:2404.02948): W stays as it is, and the product that A and B begin with is taken off in
-parameters that do not learn. LoRA+ trains B faster than A (arXiv:2402.12354).
+parameters that do not learn; dropout acts on what both read. LoRA+ trains B faster than A (arXiv:2402.12354).
 
 An embedding is a matrix as others, A at first 0. Where the output matrix is the embedding's table, that one keeps its own
 numbers: only what is read changes. The output matrix itself is `unembed`; it is added to before it is used.
@@ -13,6 +13,7 @@ numbers: only what is read changes. The output matrix itself is `unembed`; it is
 Layers are stacked, so those with a smaller rank, or that are not meant, have zeros in A and B, which stay zeros.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -32,6 +33,7 @@ from jaxllm.finetune.targets import (
     begun,
     beside,
     by_layer,
+    check_patterns,
     computed,
     find_targets,
     matches,
@@ -40,10 +42,12 @@ from jaxllm.finetune.targets import (
 )
 from jaxllm.models import EncoderDecoderConfig, ModelConfig
 from jaxllm.models.layers import Embed
+from jaxllm.models.partition import paths
 from jaxllm.training import scale_by_path
 
 LEARNT = ("a", "b", "magnitude", "bias")
 """Names of the parameters that learn; `scale`, `initial_a` and `initial_b` do not."""
+_OF_LAYER = re.compile(r"layers/\d")
 EMBEDDINGS = ("embed", "position", "token_type")
 """Modules that are embeddings."""
 
@@ -96,8 +100,12 @@ class LoRA(Defaults):
         if self.dora and (self.initialization == "pissa" or self.lora_bias):
             other = "initialization='pissa'" if self.initialization == "pissa" else "lora_bias=True"
             raise ValueError(f"method.dora cannot go with {other}: choose one of them")
-        if self.bias == "lora_only" and self.layers is not None:
-            raise ValueError("method.bias='lora_only' needs method.layers=None: biases are stacked over layers; use 'all'")
+        some = self.layers is not None or any(_OF_LAYER.search(pattern) for pattern in (*self.targets, *self.exclude))
+        if self.bias == "lora_only" and some:
+            raise ValueError(
+                "method.bias='lora_only' needs all layers of each target: biases are stacked over layers; use 'all', or leave "
+                "out method.layers and patterns of layers"
+            )
 
     def check(self, model: ModelConfig) -> None:
         shared = isinstance(model, EncoderDecoderConfig) and model.share_embeddings
@@ -117,11 +125,20 @@ class LoRA(Defaults):
         module, _, name = path.rpartition("/")
         if module.endswith("/lora"):
             return name in LEARNT
-        own = {"none": False, "all": True, "lora_only": _means(self.targets, module) and not _means(self.exclude, module)}
+        meant = _means(self.targets, module) and not _means(self.exclude, module) and not module.endswith("norm")
+        own = {"none": False, "all": True, "lora_only": meant}
         return (name == "bias" and own[self.bias]) or listed(path, self.also)
 
     def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         targets = find_targets(params, axes, self.targets, exclude=self.exclude, layers=self.layers)
+        for field in ("rank_patterns", "alpha_patterns"):
+            check_patterns([pattern for pattern, _ in getattr(self, field)], targets, f"method.{field}")
+        outside = [target.path for target in targets if "layers" not in target.path.split("/") and not target.is_embedding]
+        bare = [path for path in outside if f"{path}/bias" not in paths(params)]
+        if self.lora_bias and bare:
+            raise ValueError(
+                f"method.lora_bias needs a bias at {bare[0]}, which it is added to before each step: there is none; exclude it"
+            )
         return begun(targets, "lora", self.init_target, key)
 
     def init_target(self, key: Array, target: Target) -> tuple[dict[str, Array], dict[str, tuple[str, ...]]]:
@@ -273,9 +290,10 @@ def merge_module(module: Any, own: Any, leading: int) -> Any:
     total: Float[Array, ...] = kernel.astype(jnp.float32) + delta(kernel, own)
     if "magnitude" in own:
         contracted = tuple(range(leading, own["a"].ndim - 1))
-        norms = jnp.sqrt(jnp.sum(jnp.square(total), axis=contracted))
+        norms = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(jnp.square(total), axis=contracted)))
         used = (scale != 0).reshape(scale.shape + (1,) * (norms.ndim - leading))
-        total = total * jnp.expand_dims(jnp.where(used, own["magnitude"] / norms, 1.0), contracted)
+        longer = own["magnitude"] / jnp.maximum(norms, jnp.finfo(jnp.float32).tiny)
+        total = total * jnp.expand_dims(jnp.where(used, longer, 1.0), contracted)
     merged = module | {name: total.astype(kernel.dtype)}
     if "bias" in own:
         if "bias" not in module:

@@ -54,7 +54,8 @@ def take_base(method: Method, params: Any) -> Any:
 
 
 def blank_adapter(model: Model, base: Any, key: Array | None = None) -> Any:
-    """The adapter that changes nothing, in the shape of all others of an adapted model's method.
+    """The adapter that changes nothing, in the shape of all others of an adapted model's method; of one with virtual tokens,
+    which always change something, an adapter as it begins.
 
     Args:
       base: parameters of the model without its method.

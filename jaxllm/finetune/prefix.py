@@ -45,6 +45,8 @@ class PrefixTuning(Soft):
 
     def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         config, own = self.stack(model), self.inner(model, params)
+        if "embed" not in own:  # the encoder's serves both
+            own = {**own, "embed": params["encoder"]["embed"]}
         begin = self._network if self.projection else self._plain
         values, names = named(*begin(config, own, key))
         return self.outer(model, values), self.outer(model, names)

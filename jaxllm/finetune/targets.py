@@ -146,9 +146,8 @@ def find_targets(
         method cannot do.
     """
     there = list(targets_of(params, axes))
-    for pattern in patterns:
-        if not any(_chosen(target, (pattern,)) for target in there):
-            _refuse(pattern, there, field)
+    check_patterns(patterns, there, field)
+    check_patterns(exclude, there, "method.exclude")
     deepest = max((target.layers for target in there if target.leading), default=0)
     for layer in layers or ():
         if not 0 <= layer < deepest:
@@ -165,6 +164,13 @@ def find_targets(
     if not found:
         raise ValueError(f"{field}, method.exclude and method.layers together mean no module: leave some of them out")
     return found
+
+
+def check_patterns(patterns: Sequence[str], there: Sequence[Target], field: str) -> None:
+    """Refuses a pattern that means none of these."""
+    for pattern in patterns:
+        if not any(_chosen(target, (pattern,)) for target in there):
+            _refuse(pattern, there, field)
 
 
 def _chosen(target: Target, patterns: Sequence[str]) -> set[int]:

@@ -110,6 +110,8 @@ def open_evaluation(
         chosen = split or job.recipe.data.validation_split or job.data.test_split
         if chosen is None:
             raise ValueError(f"{source} has no validation split: name one with --split")
+        everything = dataclasses.replace(job.recipe.evaluate, batches=None)
+        job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluate=everything))
         return Evaluation(job, params, step, chosen)
     if not run and (task is None or data is None):
         names = ", ".join(TASKS)
@@ -149,9 +151,10 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
     own = loaded.recipe
     config = own.model_config if own is not None else portable_config(loaded.config)
     objective = _objective(task, own, config, loaded, source)
-    if data is not None and isinstance(objective, Mixture):
+    mixed = None if own is None or not isinstance(own.objective, Mixture) else own.objective
+    if data is not None and mixed is not None and objective in (mixed, mixed.task):
         assert own is not None and isinstance(own.data, TaskDataConfig)
-        objective = objective.task_for(data, own.data)
+        objective = mixed.task_for(data, own.data)
     config = _with_head(config, objective, source, task)
     if data is None:
         assert own is not None
@@ -174,7 +177,8 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
     )
     if own is None:
         return recipe, chosen
-    evaluate = dataclasses.replace(own.evaluate, metric="loss")  # no checkpoint is chosen here, and the metrics may be others
+    # no checkpoint is chosen here, and the metrics may be others
+    evaluate = dataclasses.replace(own.evaluate, metric="loss", batches=None)
     begun = own.pretrained if task is None and data is None else None  # what it began with may have been forgotten
     return dataclasses.replace(recipe, pretrained=begun, method=own.method, evaluate=evaluate, loss=own.loss), chosen
 

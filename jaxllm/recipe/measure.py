@@ -108,11 +108,13 @@ def _task(job: Job) -> Any:
 
 def on_one_device(job: Job, params: Any) -> Any | None:
     """Parameters on one device of process 0; None on other processes, and where they have no room there. By all processes."""
+    first = jax.local_devices()[0]
+    spread = any(leaf.sharding.device_set != {first} for leaf in jax.tree.leaves(params))
+    if spread and not from_first(lambda: _fit_one_device(params)):
+        return None
     if num_processes() > 1:
-        if not from_first(lambda: _fit_one_device(params)):
-            return None
         params = jax.tree.map(lambda leaf: _on_first(leaf, replicated(job.mesh)), params)
-    here = SingleDeviceSharding(jax.local_devices()[0])  # a device alone would leave the axes of an explicit mesh in the types
+    here = SingleDeviceSharding(first)  # a device alone would leave the axes of an explicit mesh in the types
     return jax.device_put(params, here) if is_first() else None
 
 

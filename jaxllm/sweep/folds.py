@@ -37,21 +37,35 @@ def fold_splits(recipe: Recipe, folds: int) -> list[tuple[str, str]]:
     blocks = folds * min(STRETCHES, count // folds)
     bounds = [block * count // blocks for block in range(blocks + 1)]
     if CONTEXT in found.features:
-        bounds = _between_contexts(bounds, Records(found.folder, data.train_split))
+        contexts = [record[CONTEXT] for record in Records(found.folder, data.train_split)]
+        bounds = _between_contexts(bounds, contexts)
+        _check_together(bounds, contexts, folds)
     parts = _parts(pieces, bounds, folds)
     if not all(train and held_out for train, held_out in parts):
         raise ValueError(f"--folds must be at most the texts of {data.train_split!r} that are asked about: got {folds}")
     return [(_spec(train), _spec(held_out)) for train, held_out in parts]
 
 
-def _between_contexts(bounds: Sequence[int], records: Records) -> list[int]:
+def _between_contexts(bounds: Sequence[int], contexts: Sequence[str]) -> list[int]:
     """Borders moved on to where the next text begins: questions about one text stay together."""
     moved = []
     for bound in bounds:
-        while 0 < bound < len(records) and records[bound][CONTEXT] == records[bound - 1][CONTEXT]:
+        while 0 < bound < len(contexts) and contexts[bound] == contexts[bound - 1]:
             bound += 1
         moved.append(bound)
     return moved
+
+
+def _check_together(bounds: Sequence[int], contexts: Sequence[str], folds: int) -> None:
+    """Refuses a set in which a text would be trained on and held out."""
+    seen: dict[str, int] = {}
+    for block, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for context in contexts[start:stop]:
+            if seen.setdefault(context, block % folds) != block % folds:
+                raise ValueError(
+                    f"--folds needs the questions about one text behind each other: those about {context[:40]!r} are not; "
+                    "build the set with `jaxllm data build --task qa`"
+                )
 
 
 def _parts(pieces: Sequence[Piece], bounds: Sequence[int], folds: int) -> list[tuple[list[Piece], list[Piece]]]:

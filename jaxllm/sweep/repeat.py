@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxllm.checkpoint import Best
+from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.recipe import Recipe
 from jaxllm.sweep.attempt import attempt
 from jaxllm.sweep.field import with_values
@@ -116,6 +117,10 @@ def variants_of(recipe: Recipe, config: RepeatConfig) -> dict[str, Recipe]:
     """The recipe of each run, by the name of its folder."""
     splits = {"": {}}
     if config.folds is not None:
+        if isinstance(recipe.objective, Mixture):
+            raise ValueError(
+                "--folds cuts one set, which a mixture has not: repeat it with --seeds, or fold each set by itself"
+            )
         splits = {
             f"fold-{number}": {"data.train_split": train, "data.validation_split": held_out}
             for number, (train, held_out) in enumerate(fold_splits(recipe, config.folds))

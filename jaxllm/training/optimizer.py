@@ -183,7 +183,7 @@ def _clip_layer_rms(limit: float) -> optax.GradientTransformation:
     """Adafactor's clipping of each update to a root mean square of `limit`, layer by layer where layers are stacked."""
 
     def clip(path: Any, update: Array) -> Array:
-        axes = tuple(range(1 if str(getattr(path[0], "key", "")) == "layers" else 0, update.ndim))
+        axes = tuple(range(1 if "layers" in path_of(path).split("/") else 0, update.ndim))
         return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)) / limit)
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(clip, updates))
@@ -237,8 +237,8 @@ def _muon_dimensions(params: Any) -> Any:
     """Which dimensions of a block's kernel are its rows and columns; None for what is not such a matrix."""
 
     def dimensions(path: Any, leaf: Any) -> contrib.MuonDimensionNumbers | None:
-        names = [str(getattr(entry, "key", entry)) for entry in path]
-        if names[0] != "layers" or names[-1] != "kernel":
+        names = path_of(path).split("/")
+        if "layers" not in names or names[-1] != "kernel":
             return None
         rows = (1, 2) if names[-2] == "output" else (1,)  # attention output: heads x width -> embed
         columns = tuple(axis for axis in range(1, leaf.ndim) if axis not in rows)

@@ -64,6 +64,8 @@ def test_a_language_model(decoder, folder, evaluated):  # noqa: F811
     named = evaluated(decoder, "--task", "language-model", "--data", folder / "reviews", "--split", "test")
     numbers = [{name: value for name, value in each.items() if not isinstance(value, str)} for each in (named, own)]
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-5) and named["split"] == own["split"] == "test"
+    first = evaluated(decoder, "--split", "test", "--evaluate.batches", "1")
+    assert own["tokens"] > first["tokens"]  # all of it, though the run's own evaluations look at one batch
     prompted = ("--task", "prompt-classification", "--task.prompt", "{text} ", "--task.words", "a", "b")
     found = evaluated(decoder, *prompted, "--data", folder / "reviews", "--split", "test", "--data.seq-len", "64")
     assert found["report"]["confusion"] and found["metrics"]["accuracy"]["value"] == found["report"]["accuracy"]

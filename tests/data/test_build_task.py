@@ -55,6 +55,14 @@ def test_labels_come_from_the_training_files(rows: Path, tmp_path: Path):
     report = build_task_set("own", [rows], read=named, own_files=own, data_dir=tmp_path, overwrite=True)
     assert list(report.labels["train"]) == ["x", "nine", "ten", "y"] and report.labels["test"]["nine"] == 1
     assert report.warnings()[0].startswith("train has no example of y;")
+    swapped = TaskRead(task="classification", labels=("x", "9=10", "10=9"))  # what files write comes before names
+    report = build_task_set("own", [rows], read=swapped, data_dir=tmp_path, overwrite=True)
+    counts = {name: sum(part[name] for part in report.labels.values()) for name in ("x", "9", "10")}
+    plain = build_task_set("own", [rows], read=CLASSIFICATION, data_dir=tmp_path, overwrite=True)
+    there = {name: sum(part[name] for part in plain.labels.values()) for name in ("x", "9", "10")}
+    assert counts == {"x": there["x"], "10": there["9"], "9": there["10"]} and there["9"] != there["10"]
+    with pytest.raises(ValueError, match="labels are the classes of classification, tokens, pairs: got them for regression"):
+        build_task_set("two", [rows], read=TaskRead(task="regression", labels=("a", "b")), data_dir=tmp_path)
     with pytest.raises(ValueError, match="labels must have a name each: got a, a"):
         build_task_set("two", [rows], read=TaskRead(task="classification", labels=("a", "a")), data_dir=tmp_path)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, Freeze, Full, LoRA, VeRA, adapt, wrapped
+from jaxllm.finetune.lora import merge_module
 from jaxllm.finetune.operations import merge
 from jaxllm.models import (
     HeadConfig,
@@ -169,6 +170,21 @@ def test_an_adapted_head_is_in_the_loss(name):
     assert np.abs(found - base).max() > 1e-3
     for keys, leaf in jax.tree_util.tree_leaves_with_path(gradients["head"]):
         assert np.abs(leaf).max() > 0 or not method.learns(path_of(keys)), path_of(keys)
+
+
+def test_the_length_of_a_column_is_a_constant_of_the_gradient():
+    """Of an adapted head, which is merged before it is used, as in the blocks; a column of zeros gives no NaN."""
+    random = np.random.default_rng(0)
+    kernel, given = random.normal(size=(6, 4)).astype(np.float32), random.normal(size=(6, 4)).astype(np.float32)
+    own = {"a": random.normal(size=(6, 2)), "b": random.normal(size=(2, 4)), "scale": 2.0, "magnitude": random.normal(size=4)}
+    own = {name: jnp.asarray(value, jnp.float32) for name, value in own.items()}
+    found = jax.grad(lambda a: jnp.sum(given * merge_module({"kernel": jnp.asarray(kernel)}, own | {"a": a}, 0)["kernel"]))(
+        own["a"]
+    )
+    factor = np.asarray(own["magnitude"]) / np.linalg.norm(kernel + 2 * np.asarray(own["a"]) @ np.asarray(own["b"]), axis=0)
+    np.testing.assert_allclose(found, 2 * (given * factor) @ np.asarray(own["b"]).T, rtol=1e-4)
+    none = {name: jnp.zeros_like(value) if name != "scale" else value for name, value in own.items()}
+    assert np.isfinite(merge_module({"kernel": jnp.zeros((6, 4))}, none, 0)["kernel"]).all()
 
 
 def test_lora_plus_moves_b_faster():

@@ -55,6 +55,21 @@ def test_tensors_of_another_model_or_incomplete(tmp_path):
     refused(write_peft(tmp_path / "e", config, tied), "a lm_head.weight of its own, which this model shares")
 
 
+def test_zeros_count(tmp_path):
+    """0 is a number like others, and no default takes its place."""
+    config, tensors = files_of("lora_lora_bias--gpt2")
+    adapted = load_adapter(base("gpt2"), write_peft(tmp_path / "a", config | {"lora_alpha": 0}, tensors))
+    assert adapted.model.method.alpha == 0
+    eva = config | {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}}
+    assert load_adapter(base("gpt2"), write_peft(tmp_path / "b", eva, tensors)).model.method.rank == adapted.model.method.rank
+
+
+def test_a_module_that_is_not_adapted_here(tmp_path):
+    config, tensors = files_of("lora_lora_bias--gpt2")
+    more = {key.replace("attn.c_attn", "ln_1"): x for key, x in tensors.items() if "h.0.attn.c_attn" in key}
+    refused(write_peft(tmp_path / "a", config, tensors | more), "adapts transformer.h.0.ln_1, which is not adapted here")
+
+
 def test_vera_without_its_random_matrices(tmp_path):
     config, tensors = files_of("vera--bert")
     tensors = {key: x for key, x in tensors.items() if not key.endswith(("vera_A", "vera_B"))}

@@ -162,6 +162,14 @@ def test_a_token_sees_virtual_and_earlier_tokens_alone(name, method):
     assert all((np.abs(np.asarray(leaf)) > 0).mean() > 0.9 for leaf in jax.tree.leaves(own))
 
 
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_a_prefix_of_a_pair_begins_as_activations(name):
+    """Of tokens that the decoder looks up where the encoder does."""
+    model, params = begun(tiny_pair(name), PrefixTuning(tokens=N))
+    keys = np.asarray(params["decoder"]["prefix"]["keys"])
+    assert keys.shape[2] == N and np.isfinite(keys).all() and (keys != 0).any()
+
+
 @both
 @pytest.mark.parametrize("name", ["t5", "bart"])
 def test_a_pair_with_virtual_tokens(name, method):

@@ -8,7 +8,7 @@ import pytest
 
 from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, LoRA, VeRA, adapt
 from jaxllm.finetune.targets import find_targets
-from jaxllm.models import abstract_params, make_model
+from jaxllm.models import abstract_params, make_model, paths
 from tests.finetune.programs import FAMILIES
 from tests.models.options import tiny
 from tests.models.programs import described, parameters
@@ -54,6 +54,13 @@ REFUSED = {
     "rank": (LoRA(rank=17), LLAMA, r"smaller side of a matrix: got 17 for layers/attention/query of 16 x 16"),
     "adalora rank": (AdaLoRA(init_rank=17, target_rank=1), LLAMA, "method.init_rank must be at most the smaller side"),
     "layers": (LoRA(rank=2, layers=(2,)), LLAMA, r"method.layers must be in 0..1: got 2"),
+    "not excluded": (LoRA(rank=2, exclude=("qurey",)), LLAMA, r"method.exclude: 'qurey' matches .* did you mean query\?"),
+    "no rank for it": (LoRA(rank=2, rank_patterns=(("key", 1),)), LLAMA, "method.rank_patterns: 'key' matches no projection"),
+    "no bias to add to": (
+        LoRA(rank=2, targets=("unembed",), lora_bias=True),
+        LLAMA,
+        "method.lora_bias needs a bias at unembed",
+    ),
     "nothing": (LoRA(rank=2, exclude=("*",)), LLAMA, "together mean no module"),
     "tied": (LoRA(rank=2, targets=("unembed",)), GPT, "'unembed' matches no projection"),
     "shared": (LoRA(rank=2, targets=("embed",)), T5, "embedding that encoder and decoder share"),
@@ -62,6 +69,7 @@ REFUSED = {
     "embedding": (VeRA(targets=("embed",)), LLAMA, "VeRA changes projections only: embed is none"),
     "no biases": (BitFit(), LLAMA, "BitFit needs a model with biases"),
     "experts": (Bottleneck(), tiny("experts"), "needs feed-forward layers that are not experts"),
+    "experts, too": (Bottleneck(kind="houlsby"), tiny("experts"), "needs feed-forward layers that are not experts"),
 }
 
 
@@ -70,6 +78,19 @@ def test_what_cannot_be_is_refused(name):
     method, config, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         abstract_params(adapt(make_model(config), method))
+
+
+def test_biases_of_targets_alone_learn():
+    method = LoRA(targets=("all-linear",), bias="lora_only")
+    learnt = [path for path in paths(parameters(GPT)) if method.learns(path)]
+    assert "layers/attention/query/bias" in learnt and all(path.endswith("/bias") and "norm" not in path for path in learnt)
+
+
+def test_a_gated_adapter_and_a_time_before_the_first_step_are_refused():
+    with pytest.raises(ValueError, match="method.activation must be one without a gate: got swiglu"):
+        Bottleneck(activation="swiglu")
+    with pytest.raises(ValueError, match="method.tinit must be 0 or more: got -1"):
+        AdaLoRA(tinit=-1)
 
 
 def test_a_pruned_model_is_refused():
@@ -86,7 +107,8 @@ def test_a_pruned_model_is_refused():
         ({"dropout": 1.0}, "method.dropout must be in"),
         ({"lora_plus_ratio": 0.0}, "method.lora_plus_ratio must be positive"),
         ({"dora": True, "initialization": "pissa"}, "dora cannot go with initialization='pissa'"),
-        ({"bias": "lora_only", "layers": (0,)}, "needs method.layers=None"),
+        ({"bias": "lora_only", "layers": (0,)}, "'lora_only' needs all layers of each target"),
+        ({"bias": "lora_only", "targets": ("layers/1/ffw/up",)}, "'lora_only' needs all layers of each target"),
     ],
 )
 def test_bad_settings_are_refused(fields, message):

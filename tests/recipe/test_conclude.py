@@ -4,8 +4,10 @@ import dataclasses
 import json
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,15 +16,27 @@ from jaxllm.data.subword import SubwordTokenizer
 from jaxllm.data.tokenizer import ByteTokenizer
 from jaxllm.recipe import base, find_recipe, open_for_evaluation
 from jaxllm.recipe.forgetting import HIDDEN, TEXT, text_rows
+from jaxllm.recipe.job import Job
+from jaxllm.recipe.measure import on_one_device
 from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.training import read_metrics
 from tests.finetune.tasks.chats import tokenizer
 from tests.recipe.fitted import chatter, classifier, decoder, folder, plain_loss  # noqa: F401
 from tests.recipe.test_classify import trained  # noqa: F401
 
+measure_module = import_module("jaxllm.recipe.measure")
+
 
 def results_of(run):
     return json.loads((Path(run) / "results.json").read_text())
+
+
+def test_parameters_that_have_no_room_on_one_device_stay_where_they_are(monkeypatch):
+    (first, second), job = jax.local_devices()[:2], Job.__new__(Job)
+    monkeypatch.setattr(measure_module, "_fit_one_device", lambda params: False)
+    assert on_one_device(job, {"kernel": jax.device_put(np.ones(4), second)}) is None
+    here = on_one_device(job, {"kernel": jax.device_put(np.ones(4), first)})
+    assert here is not None and here["kernel"].devices() == {first}
 
 
 def test_a_classifier_by_class(classifier):  # noqa: F811

@@ -59,6 +59,10 @@ def test_questions_about_one_text_are_in_one_fold(tmp_path):
         assert inside and outside and not inside & outside
         held_out += [record["id"] for record in Records(folder, held)]
     assert sorted(held_out) == sorted(name for name, *_ in rows)
+    mixed = [(f"q{number}", f"text {number % 9}", "who?") for number in range(60)]
+    write_set("mixed", {"train": mixed}, tmp_path, description="", features={"id": None, "context": None, "question": None})
+    with pytest.raises(ValueError, match="--folds needs the questions about one text behind each other: those about 'text"):
+        fold_splits(with_values(recipe, {"data.dataset": "mixed"}), 3)
     with pytest.raises(ValueError, match="--folds must be at most the texts of 'train.0:10.' that are asked about: got 3"):
         fold_splits(with_values(recipe, {"data.train_split": "train[0:10]"}), 3)
 

@@ -9,6 +9,7 @@ import pytest
 from jaxllm.models import Transformer
 from jaxllm.sharding import MeshConfig, make_mesh
 from jaxllm.training import OptimizerConfig, abstract_state, make_optimizer
+from jaxllm.training.optimizer import _muon_dimensions
 from jaxllm.training.rounded import round_on_average, rounded
 from tests.training.test_step import MODEL, run
 
@@ -50,6 +51,15 @@ def test_every_rule_keeps_its_state_in_bfloat16(name):
     assert kinds == {jnp.dtype(jnp.bfloat16)}
     averages = [leaf for path, leaf in jax.tree.leaves_with_path(state.opt_state) if "average" in str(path)]
     assert averages and {leaf.dtype for leaf in (*averages, *jax.tree.leaves(state.params))} == {jnp.dtype(jnp.float32)}
+
+
+def test_muon_knows_the_matrices_of_both_stacks():
+    kernel, layers = jnp.zeros((2, 4, 6)), {"ffw": {"up": {"kernel": jnp.zeros((2, 4, 6)), "bias": jnp.zeros((2, 6))}}}
+    found = _muon_dimensions({"encoder": {"layers": layers, "embed": {"table": kernel[0]}}, "decoder": {"layers": layers}})
+    for stack in ("encoder", "decoder"):
+        own = found[stack]["layers"]["ffw"]["up"]
+        assert own["kernel"].reduction_axis == (1,) and own["kernel"].output_axis == (2,) and own["bias"] is None
+    assert found["encoder"]["embed"]["table"] is None
 
 
 def test_moments_lie_as_their_parameters_where_they_are_kept():

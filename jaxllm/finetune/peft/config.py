@@ -37,7 +37,6 @@ _WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """By peft_type the fields that count where an adapter begins only."""
-_OFF = (None, False, {}, [])
 _SAYS_FALSE = ("save_projection", "init_lora_weights")
 """Fields whose default is another."""
 HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
@@ -63,11 +62,16 @@ def read_config(folder: Path) -> ConfigReader:
     fields = {
         name: value
         for name, value in fields.items()
-        if name in known or value not in _OFF or (name in _SAYS_FALSE and value is False)
+        if name in known or not _is_off(value) or (name in _SAYS_FALSE and value is False)
     }
     reader = ConfigReader(fields, path)
     reader.ignore(*known)
     return reader
+
+
+def _is_off(value: Any) -> bool:
+    """Whether a field says nothing; a number does, 0 too."""
+    return value is None or value is False or (isinstance(value, dict | list) and not value)
 
 
 def made_for(fields: Mapping[str, Any]) -> str:

@@ -47,6 +47,11 @@ class Incoming:
     def module(self, name: str) -> Module:
         """The published module that a name in the file means."""
         found = self.layout.named(name, self.layout.modules)
+        if found is None and self.layout.named(f"{name}.weight", self.layout.tensors) is not None:
+            raise ValueError(
+                f"{self.reader.source} adapts {name}, which is not adapted here, as experts and parts of heads are not: merge "
+                "the adapter with PEFT"
+            )
         if found is None:
             raise ValueError(
                 f"{self.reader.source} is for a model with a module {name}, which this one has not: it was made for "

@@ -31,6 +31,8 @@ def read_lora(incoming: Incoming, also: tuple[str, ...]) -> tuple[LoRA, Any]:
     dora, bias, lora_bias = reader.read("use_dora", False), reader.read("bias", "none"), reader.read("lora_bias", False)
     begins = reader.must_be("init_lora_weights", True, *PLAIN[1:], "pissa")
     reader.read("rank_pattern", None)
+    if begins == "eva":
+        reader.ignore("eva_config")  # how it began
     alphas = reader.read("alpha_pattern", None)
     flats: dict[Place, Flat] = {}
     ranks: dict[Place, int] = {}

@@ -133,6 +133,12 @@ class SentenceEmbedding(TaskDefaults):
         scored = config.label_feature in there
         if self.loss == "cosine" and not scored:
             data.require(config.label_feature, "data.label_feature")
+        if scored and data.data_set.holds_classes(config.label_feature):
+            raise ValueError(
+                "objective SentenceEmbedding needs a number for how alike two texts are, and "
+                f"data.label_feature={config.label_feature!r} holds classes: where all pairs belong together, name a feature "
+                "that is not there (none), else keep those that do"
+            )
         encode = EncodePair(
             data.tokenizer,
             config.seq_len,

@@ -39,7 +39,8 @@ def encode_text(tokenizer: Tokenizer, text: str, pair: str | None, limit: int) -
         room = limit - len(end) * len(parts)
         cut = sum(map(len, parts)) > room
         if cut:
-            parts = [part[: max(room // len(parts), 0)] for part in parts]
+            each = max(room // len(parts), room - min(map(len, parts)), 0)  # the shorter leaves what it does not need
+            parts = [part[:each] for part in parts]
         ids = [i for part in parts for i in part + end]
         types = [kind for kind, part in enumerate(parts) for _ in part + end]
     if not ids:

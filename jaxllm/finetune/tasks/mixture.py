@@ -16,7 +16,7 @@ from jaxllm.evaluate.class_report import ClassReport
 from jaxllm.evaluate.metrics import Numbers, Scores, Statistic
 from jaxllm.finetune.tasks.classification import TextClassification
 from jaxllm.finetune.tasks.instruction import InstructionTuning
-from jaxllm.finetune.tasks.mixed_rows import MixedRecords, MixedRows, joined_table, mixing_rates, places_of
+from jaxllm.finetune.tasks.mixed_rows import SLOTS, MixedRecords, MixedRows, joined_table, mixing_rates, places_of
 from jaxllm.finetune.tasks.preference import PreferenceTuning
 from jaxllm.finetune.tasks.regression import Regression
 from jaxllm.finetune.tasks.task import Found, Labels, Predict
@@ -197,7 +197,7 @@ class Mixture:
             own.packed,
             seed,
             own.drop_cut,
-            own.class_weights,
+            _class_weights([each.class_weights for each in rows], places),
             chosen,
             places,
             tuple(Path(name).name for name in names),
@@ -207,6 +207,15 @@ class Mixture:
         """Of each set in a block."""
         rates = mixing_rates(sizes, self.weights or [1.0] * len(sizes), self.temperature, self.limit)
         return tuple(places_of(rates).tolist())
+
+
+def _class_weights(of_sets: Sequence[tuple[float, ...] | None], places: Sequence[int]) -> tuple[float, ...] | None:
+    """Of the sets' examples as they are drawn: a balanced weight is 1 / (classes · share of the class), and shares add up."""
+    known = [np.array(weights) for weights in of_sets if weights is not None]
+    if not known:
+        return None
+    shares = sum(count / SLOTS / weights for count, weights in zip(places, known, strict=True))
+    return tuple((1 / shares).tolist())
 
 
 def _of_part(statistic: Statistic, mine: Bool[np.ndarray, " n"]) -> Statistic:

@@ -148,12 +148,15 @@ def open_rows(
     records = data.records(split)
     table = encode_records(records, encode)
     config = data.config
-    if config.too_long == "refuse" and table.cut.any():
-        place = records.describe(int(table.records[int(np.argmax(table.cut))]))
-        raise ValueError(
-            f"examples must have at most data.seq_len={config.seq_len} tokens, since data.too_long='refuse': {place} has more, "
-            f"and {int(table.cut.sum()) - 1} others; raise data.seq_len, or cut them with data.too_long='truncate'"
-        )
+    if config.too_long == "refuse":
+        empty = np.setdiff1d(np.arange(len(records)), table.records)
+        long = np.union1d(table.records[table.cut], empty)
+        if len(long):
+            raise ValueError(
+                f"examples must have at most data.seq_len={config.seq_len} tokens, and no part more than the task's own limit, "
+                f"since data.too_long='refuse': {records.describe(int(long[0]))} has more, and {len(long) - 1} others; raise "
+                "data.seq_len or that limit, or cut them with data.too_long='truncate'"
+            )
     return ExampleRows(table, records, row_len or config.seq_len, packed, seed, config.too_long == "drop")
 
 

@@ -207,6 +207,11 @@ class PromptClassification(TaskDefaults):
         assert isinstance(data, TaskData) and isinstance(model, TransformerConfig)
         config = data.config
         data.require(config.text_feature, "data.text_feature")
+        if self.shots and seed is None and split == config.train_split:
+            raise ValueError(
+                f"objective.shots are taken from data.train_split={split!r}, which must not be what is measured: name other "
+                f"records, as in data.train_split='{split}[:{self.shots * 10}]' and '{split}[{self.shots * 10}:]'"
+            )
         ids = self.word_ids(data, causal=model.causal)
         encode = EncodePrompt(
             data.tokenizer, config.seq_len, self._shown(data, causal=model.causal), self.prompt, config.text_feature,

@@ -49,5 +49,7 @@ def test_scores_must_fit(open_task):
     task = SentenceEmbedding(loss="cosine", highest=1.0)
     with pytest.raises(ValueError, match=r"t:\d+: scores must lie from 0.0 to 1.0: got .*; set objective.lowest"):
         task.rows(open_task("scores"), task.headed(ENCODER), "train", seed=0)
+    with pytest.raises(ValueError, match="needs a number for how alike .* data.label_feature='label' holds classes"):
+        task.rows(open_task(pair_feature="id"), task.headed(ENCODER), "train", seed=0)
     with pytest.raises(ValueError, match="needs data.pair_feature"):
         task.check(task.headed(ENCODER), open_task().config, LossConfig())

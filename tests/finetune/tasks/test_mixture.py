@@ -10,7 +10,7 @@ from jaxllm.data.rows import Share
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks.instruction import InstructionTuning
 from jaxllm.finetune.tasks.mixed_rows import SLOTS, mixed_positions, mixing_rates, places_of
-from jaxllm.finetune.tasks.mixture import Mixture
+from jaxllm.finetune.tasks.mixture import Mixture, _class_weights
 from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.text_to_text import TextToText
 from jaxllm.models import Transformer
@@ -145,6 +145,15 @@ def test_each_set_is_asked_in_its_own_words(folder):
         Transformer(MODEL), parameters(MODEL), alone.rows(data, MODEL, "validation", seed=None), data, examples=50
     )
     assert written == own and len(own.texts) == len(rows.records) // 2
+
+
+def test_balanced_weights_are_those_of_what_is_drawn():
+    """A class that has a tenth of one set and nine tenths of another, of which as many are drawn, has half of all."""
+    half = SLOTS // 2
+    found = _class_weights([(1 / 0.2, 1 / 1.8), (1 / 1.8, 1 / 0.2)], (half, half))
+    np.testing.assert_allclose(found, (1.0, 1.0))
+    np.testing.assert_allclose(_class_weights([(3.0, 1.0), (3.0, 1.0)], (SLOTS - 100, 100)), (3.0, 1.0))
+    assert _class_weights([None, None], (half, half)) is None
 
 
 def test_refusals(folder):

@@ -9,7 +9,9 @@ import pytest
 from jaxllm.data import eval_batches, train_batches
 from jaxllm.data.example_rows import few_sizes, pack
 from jaxllm.data.rows import Share
+from jaxllm.data.tokenizer import ByteTokenizer
 from jaxllm.finetune.tasks import TextClassification
+from jaxllm.finetune.tasks.encode import encode_text
 from tests.finetune.tasks.battery import ENCODER
 
 
@@ -102,6 +104,16 @@ def test_workers_get_the_same(open_task):
     for name, value in rows.rows(np.arange(9)).items():
         np.testing.assert_array_equal(value, again.rows(np.arange(9))[name])
     assert again.fingerprint == rows.fingerprint != rows_of(open_task(), seed=1).fingerprint
+
+
+def test_the_longer_of_two_texts_loses_its_end():
+    tokenizer = ByteTokenizer()
+    for first, second, limit in ((10, 200, 100), (200, 10, 100), (200, 200, 100), (3, 4, 100)):
+        found = encode_text(tokenizer, "a" * first, "b" * second, limit)
+        kept = [int((found.token_types == kind).sum()) for kind in (0, 1)]
+        ends = len(encode_text(tokenizer, "a", None, limit).ids) - 1
+        assert found.cut == (first + second + 2 * ends > limit) and sum(kept) == min(first + second + 2 * ends, limit)
+        assert min(kept) >= min(first + ends, second + ends, limit // 2)
 
 
 def test_too_long(open_task):

@@ -67,6 +67,8 @@ def test_shots_stand_before_each_text(open_task):
     for text, record in zip(texts, data.records("validation"), strict=False):
         assert text == "\n\n".join([*shown, f"{record['text']} :"])
     assert task.rows(data, DECODER, "validation", seed=None).words == (ord("-"), ord("+"))
+    with pytest.raises(ValueError, match="objective.shots are taken from data.train_split='train', which must not be what is"):
+        task.rows(data, decoder(vocab_size=320, context_len=512), "train", seed=None)
 
 
 def test_parts_may_hold_what_looks_like_a_part():
