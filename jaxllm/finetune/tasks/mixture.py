@@ -214,7 +214,7 @@ def _class_weights(of_sets: Sequence[tuple[float, ...] | None], places: Sequence
     known = [np.array(weights) for weights in of_sets if weights is not None]
     if not known:
         return None
-    shares = sum(count / SLOTS / weights for count, weights in zip(places, known, strict=True))
+    shares = np.sum([count / SLOTS / weights for count, weights in zip(places, known, strict=True)], axis=0)
     return tuple((1 / shares).tolist())
 
 
