@@ -33,24 +33,20 @@ class _Adapted:
     @nn.nowrap
     def apply(self, variables: Any, *inputs: Any, **arguments: Any) -> Any:
         variables = {**variables, "params": self.prepare(variables["params"])}
-        with nn.intercept_methods(_Interceptor(kinds(self.method))):
+        with nn.intercept_methods(_Interceptor(self.method)):
             return super().apply(variables, *inputs, **arguments)  # type: ignore[misc]
 
     @nn.nowrap
     def prepare(self, params: Any) -> Any:
         """The parameters with what no module computes with worked in, as the output matrix."""
-        for method in kinds(self.method):
-            params = method.prepare(params)
-        return params
+        return self.method.prepare(params)
 
     @nn.nowrap
     def begin_cache(self, params: Any, batch_size: int, cache_len: int, *, stacked: bool = True) -> Cache:
         """As the model's; a method may have put tokens into it that are there before the text."""
-        for method in _soft(self):
-            if method.slots(self.config):
-                others = tuple(other for other in kinds(self.method) if other is not method)
-                with nn.intercept_methods(_Interceptor(others)):
-                    return method.begin_cache(self.config, params, batch_size, cache_len, stacked=stacked)
+        method = self.method
+        if isinstance(method, Soft) and method.slots(self.config):
+            return method.begin_cache(self.config, params, batch_size, cache_len, stacked=stacked)
         return super().begin_cache(params, batch_size, cache_len, stacked=stacked)  # type: ignore[misc]
 
 
@@ -62,7 +58,7 @@ class AdaptedTransformer(_Adapted, Transformer):
     @property
     def context_len(self) -> int:
         """Longest text in tokens, behind those that a method puts before it."""
-        return self.config.context_len - sum(method.tokens for method in _soft(self))
+        return self.config.context_len - _virtual(self.method, "decoder", "encoder")
 
 
 class AdaptedEncoderDecoder(_Adapted, EncoderDecoder):
@@ -73,12 +69,12 @@ class AdaptedEncoderDecoder(_Adapted, EncoderDecoder):
     @property
     def context_len(self) -> int:
         """Longest text in tokens that it writes, behind those that a method puts before it."""
-        return self.config.context_len - sum(method.tokens for method in _soft(self) if method.side == "decoder")
+        return self.config.context_len - _virtual(self.method, "decoder")
 
     @property
     def source_len(self) -> int:
         """Longest text in tokens that it reads, likewise."""
-        return self.config.encoder.context_len - sum(method.tokens for method in _soft(self) if method.side == "encoder")
+        return self.config.encoder.context_len - _virtual(self.method, "encoder")
 
 
 class AdaptedVisionTransformer(_Adapted, VisionTransformer):
@@ -137,23 +133,19 @@ def unadapted(model: Model) -> Model:
 
 def packs(method: Method, config: ModelConfig) -> bool:
     """Whether several texts may stand in one row with this method; otherwise each needs a row of its own."""
-    return all(kind.packs(config) for kind in kinds(method) if isinstance(kind, Soft))
+    return not isinstance(method, Soft) or method.packs(config)
 
 
-def kinds(method: Method) -> tuple[Method, ...]:
-    """The methods that one is made of; itself where it is of one kind."""
-    return getattr(method, "methods", (method,))
-
-
-def _soft(model: Any) -> list[Soft]:
-    return [method for method in kinds(model.method) if isinstance(method, Soft)]
+def _virtual(method: Method, *sides: str) -> int:
+    """Tokens that a method puts before the text of one of these stacks."""
+    return method.tokens if isinstance(method, Soft) and method.side in sides else 0
 
 
 @dataclasses.dataclass
 class _Interceptor:
     """Stands between a module and its callers while the model is traced; knows the dropout key of the block it is in."""
 
-    methods: tuple[Method, ...]
+    method: Method
     key: Array | None = None
 
     def __call__(self, call: Callable, inputs: tuple, arguments: dict, context: Any) -> Any:
@@ -167,12 +159,8 @@ class _Interceptor:
             finally:
                 self.key = outer
         params = module.variables.get("params", {})
-        for method in self.methods:
-            if method.leaf in params:
-                call = partial(self._run, method, module, params[method.leaf], call)
-        return call(*inputs, **arguments)
-
-    def _run(self, method: Method, module: nn.Module, own: Any, call: Callable, *inputs: Any, **arguments: Any) -> Any:
+        if self.method.leaf not in params:
+            return call(*inputs, **arguments)
         place = zlib.crc32("/".join(module.path).encode())
         key = None if self.key is None else jax.random.fold_in(self.key, place)
-        return method.run(module, own, partial(call, **arguments), inputs, key)
+        return self.method.run(module, params[self.method.leaf], partial(call, **arguments), inputs, key)

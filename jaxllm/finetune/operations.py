@@ -22,7 +22,7 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import ArrayLike, Int
 
-from jaxllm.finetune.adapted import begin_params, kinds, unadapted
+from jaxllm.finetune.adapted import begin_params, unadapted
 from jaxllm.finetune.lora import LoRA, whole_product
 from jaxllm.finetune.low_rank import delta, singular
 from jaxllm.finetune.method import Method
@@ -76,10 +76,9 @@ def merge(model: Model, params: Any) -> Merged:
         return Merged(model, params, {})
     method: Method = model.method  # type: ignore[union-attr]
     plain, changed = _untied(plain, params)
-    for one in kinds(method):
-        changed = one.merge(changed)
-        if changed is None:
-            raise ValueError(f"method {type(one).__name__} cannot be merged into its base model: go on with the adapter")
+    changed = method.merge(changed)
+    if changed is None:
+        raise ValueError(f"method {type(method).__name__} cannot be merged into its base model: go on with the adapter")
     before = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
     after = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(changed)}
     added = tuple(path for path in after if path not in before)
@@ -261,8 +260,7 @@ def _widened(own: dict[str, Array], rank: int) -> dict[str, Array]:
 
 
 def _is_own(method: Method, path: str) -> bool:
-    parts = path.split("/")
-    return any(one.leaf in parts for one in kinds(method) if one.leaf is not None)
+    return method.leaf in path.split("/")
 
 
 def _place(path: str) -> int:

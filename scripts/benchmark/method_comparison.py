@@ -227,32 +227,33 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The methods in Markdown, best first."""
-    head = (
-        "| method | rate | test accuracy | loss of the base text | learn | peak MB | ms a step | file kB |\n" + "|---" * 8 + "|"
-    )
-    lines = [head]
-    for name, shown in sorted(results["methods"].items(), key=lambda item: -item[1]["accuracy_mean"]):
-        deviation = shown["accuracy_deviation"]
-        spread_told = "" if deviation is None else f" ± {100 * deviation:.1f}"
-        cells = (
-            name,
-            f"{shown['learning_rate']:g}",
-            f"{100 * shown['accuracy_mean']:.1f}{spread_told}",
-            forgotten(shown.get("forgetting")),
-            f"{shown['trainable_parameters']:,}",
-            f"{shown['peak_mb']['median']:,.0f}",
-            f"{shown['step_ms']['median']:,.0f}",
-            f"{shown['file_bytes'] / 1e3:,.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, *(f"{name}: {why}" for name, why in results["refused"].items())])
+    """The methods in Markdown, best first; without a column for forgetting where the base has no language model's head."""
+    methods = sorted(results["methods"].items(), key=lambda item: -item[1]["accuracy_mean"])
+    columns = [
+        ("method", lambda name, _: name),
+        ("rate", lambda _, shown: f"{shown['learning_rate']:g}"),
+        ("test accuracy", lambda _, shown: accuracy(shown)),
+        ("loss of the base text", lambda _, shown: forgotten(shown["forgetting"])),
+        ("learn", lambda _, shown: f"{shown['trainable_parameters']:,}"),
+        ("peak MB", lambda _, shown: f"{shown['peak_mb']['median']:,.0f}"),
+        ("ms a step", lambda _, shown: f"{shown['step_ms']['median']:,.0f}"),
+        ("file kB", lambda _, shown: f"{shown['file_bytes'] / 1e3:,.0f}"),
+    ]
+    if not all("forgetting" in shown for _, shown in methods):
+        del columns[3]
+    lines = [f"| {' | '.join(head for head, _ in columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(cell(name, shown) for _, cell in columns)} |" for name, shown in methods]
+    refused = [f"{name}: {why}" for name, why in results["refused"].items()]
+    return "\n".join([*lines, *([""] if refused else []), *refused])
 
 
-def forgotten(found: list[dict[str, float]] | None) -> str:
+def accuracy(shown: Mapping[str, Any]) -> str:
+    deviation = shown["accuracy_deviation"]
+    return f"{100 * shown['accuracy_mean']:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def forgotten(found: list[dict[str, float]]) -> str:
     """The base's loss on a fixed text and the mean of those after training."""
-    if not found:
-        return "-"
     return f"{found[0]['before']:.3f} to {statistics.mean(each['after'] for each in found):.3f}"
 
 

@@ -90,10 +90,16 @@ def methods() -> str:
     for base, what in BASES.items():
         record = newest_record("method_comparison", base)
         if record is not None:
-            parts.append(f"{what}, {_data(record['config'])}, three seeds:\n\n{table(record['results'])}")
+            parts.append(f"{what}, {_data(record)}:\n\n{table(record['results'])}")
     return "\n\n".join(parts)
 
 
-def _data(config: dict[str, Any]) -> str:
-    name, steps = config["data"]["dataset"], config["steps"]
-    return f"{steps} steps of {config['batch_size']} examples of `{name}`"
+def _data(record: dict[str, Any]) -> str:
+    config, runs = record["config"], [method["accuracy_by_seed"] for method in record["results"]["methods"].values()]
+    wide = 50 * max(seed["high"] - seed["low"] for seeds in runs for seed in seeds)
+    few = "" if config["data"].get("examples") is None else f" of {config['data']['examples']:,}"
+    return (
+        f"{config['steps']} steps of {config['batch_size']} examples{few} of `{config['data']['dataset']}`, rates chosen on "
+        f"validation examples, mean and deviation of {min(map(len, runs))} seeds; with these test examples one run is known to "
+        f"± {wide:.0f} points"
+    )

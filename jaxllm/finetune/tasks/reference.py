@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt32
 from jaxllm.data.example_rows import ExampleRows
 from jaxllm.data.example_table import ExampleTable
 from jaxllm.data.whole import write_whole
-from jaxllm.finetune.adapted import kinds, unadapted
+from jaxllm.finetune.adapted import unadapted
 from jaxllm.hardware import cache_dir
 from jaxllm.models import Model, abstract_params, partition, paths
 
@@ -32,8 +32,7 @@ def what_changes(model: Any) -> str | None:
     plain, method = unadapted(model), getattr(model, "method", None)
     if method is None:
         return "no method adds parameters that could be left out"
-    leaves = tuple(f"/{one.leaf}/" for one in kinds(method) if one.leaf is not None)
-    own = [path for path in paths(abstract_params(model)[0]) if any(leaf in f"/{path}" for leaf in leaves)]
+    own = [path for path in paths(abstract_params(model)[0]) if method.leaf is not None and f"/{method.leaf}/" in f"/{path}"]
     others = [path for path in paths(abstract_params(plain)[0]) if method.learns(path)]
     output = [path for path in own if path.startswith("unembed/")]  # worked into the output matrix before the loss sees it
     return f"{(others or output)[0]} changes" if others or output else None
