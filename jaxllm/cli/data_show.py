@@ -9,8 +9,8 @@ from jaxllm.cli.table import print_table, split_table
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Show a data set: splits, features, a few documents or examples. Without a name, list those there are."
     parser.add_argument("dataset", metavar="NAME", nargs="?", help="name, folder of a prepared TFDS set, or TFDS name")
-    parser.add_argument("--split", help="split to show documents of (default: the first)")
-    parser.add_argument("--num", type=int, default=3, metavar="N", help="documents to show (default: 3)")
+    parser.add_argument("--split", help="split to show examples of (default: the first)")
+    parser.add_argument("--num", type=int, default=3, metavar="N", help="examples to show (default: 3)")
     parser.add_argument("--text-feature", default="text", metavar="NAME", help="feature whose tokens to count (default: text)")
     parser.add_argument("--tokenizer", metavar="KIND|FOLDER", help="count tokens: bytes, characters, bpe, wordpiece, "
                         "unigram, or a folder with a tokenizer.json")  # fmt: skip

@@ -19,6 +19,8 @@ sentence-embedding, instruction, preference, text-to-text, image-classification,
 Fields of the task and of how the data is read are options, as in `jaxllm train`:
   --task.several, --task.prompt "{text} It was", --data.seq-len 128, --data.text-feature sentence, --evaluate.batch-size 64
 
+All of the split is read; --evaluate.batches N stops after the first N batches.
+
   jaxllm evaluate runs/sst2                                                    a run on its own data
   jaxllm evaluate runs/sst2 --data mr_labels --split test                      on another set with the same labels
   jaxllm evaluate exported --task text-classification --data sst2_labels       any model that has the head

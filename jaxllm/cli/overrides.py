@@ -110,7 +110,7 @@ REWORDED = (
     (r"could not convert string to float: (.*)", r"must be a number: got \1"),
     (r"no type matching (\S+( \S+)?) could be instantiated from \[(.*?)\].*", r"must be \1: got \3"),
     (r"[Ii]nvalid choice (\S+) for argument '(\S+)'\. Expected one of \((.*)\)\.", r"\2 must be one of \3: got \1"),
-    (r"Unrecognized options: (?i:true|false)\b.*", r"a switch takes no value: --NAME turns it on, --no-NAME off"),
+    (r"Unrecognized options: (?i:true|false)\b.*", r"a switch takes no value: --GROUP.NAME turns it on, --GROUP.no-NAME off"),
     (r"Unrecognized options: (.*)", r"unknown option \1: a field is --name VALUE"),
 )
 """tyro's words, and ours: what was expected, and what came."""

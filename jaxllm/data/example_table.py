@@ -19,7 +19,7 @@ from jaxllm.data.task_data import Records
 from jaxllm.data.whole import write_whole
 from jaxllm.hardware import cache_dir
 
-_LAYOUT = 1
+_LAYOUT = 2
 _SAY_FROM = 100_000
 
 

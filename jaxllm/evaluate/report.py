@@ -83,7 +83,7 @@ def _logged_numbers(records: Sequence[dict]) -> dict[str, Any]:
         if losses and split == "validation":
             numbers["best_validation_loss"] = min(losses)
             if counts_tokens:
-                numbers["perplexity"] = math.exp(min(losses[-1], 700.0))
+                numbers["perplexity"] = math.exp(losses[-1]) if losses[-1] < 700 else math.inf
         accuracies = [r["accuracy"] for r in records if r["split"] == split and r.get("accuracy") is not None]
         if accuracies and split != "train":
             numbers[f"{split}_accuracy"] = accuracies[-1]

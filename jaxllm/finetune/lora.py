@@ -47,7 +47,7 @@ from jaxllm.training import scale_by_path
 
 LEARNT = ("a", "b", "magnitude", "bias")
 """Names of the parameters that learn; `scale`, `initial_a` and `initial_b` do not."""
-_OF_LAYER = re.compile(r"layers/\d")
+_OF_LAYER = re.compile(r"layers/[\d\[?]")
 EMBEDDINGS = ("embed", "position", "token_type")
 """Modules that are embeddings."""
 
@@ -132,8 +132,8 @@ class LoRA(Defaults):
     def init(self, key: Array, params: Any, axes: Any, model: ModelConfig) -> tuple[Any, Any]:
         targets = find_targets(params, axes, self.targets, exclude=self.exclude, layers=self.layers)
         for field in ("rank_patterns", "alpha_patterns"):
-            check_patterns([pattern for pattern, _ in getattr(self, field)], targets, f"method.{field}")
-        outside = [target.path for target in targets if "layers" not in target.path.split("/") and not target.is_embedding]
+            check_patterns([pattern for pattern, _ in getattr(self, field)], targets, f"method.{field}", "target")
+        outside = [target.path for target in targets if {"unembed", "head"} & set(target.path.split("/"))]
         bare = [path for path in outside if f"{path}/bias" not in paths(params)]
         if self.lora_bias and bare:
             raise ValueError(

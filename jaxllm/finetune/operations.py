@@ -152,10 +152,11 @@ def with_rows(base: Any, stacked: Any, rows: Int[ArrayLike, " B"]) -> Any:
       ValueError: the output matrix or the head of a task is adapted, which all rows share; or numbers that are known when this
         is called, and are of no adapter.
     """
-    if any({"unembed", "head"} & set(path.split("/")) for path in paths(stacked)):
+    shared = {"unembed", "head"} & {part for path in paths(stacked) for part in path.split("/")}
+    if shared:
+        names = " and ".join("'head/*'" if name == "head" else "'unembed'" for name in sorted(shared))
         raise ValueError(
-            "adapters of one batch must leave the output matrix and the head alone, which all rows share: exclude 'unembed' "
-            "and 'head/*'"
+            "adapters of one batch must leave the output matrix and the head alone, which all rows share: exclude " + names
         )
     index, leaves = jnp.asarray(rows, jnp.int32), jax.tree_util.tree_leaves_with_path(stacked)
     if leaves and not isinstance(index, Tracer):

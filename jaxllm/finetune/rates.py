@@ -36,8 +36,8 @@ PREFIX_NETWORK = 1e-3
 
 def learning_rate(method: Method) -> float:
     """Chosen by the accuracy on validation examples, of a model of 22 million parameters: the tuning of
-    `scripts/benchmark/method_comparison.py minilm`. Where two were as good, the one that other forms of the method like, too;
-    larger models may want lower ones."""
+    `scripts/benchmark/method_comparison.py minilm`. Of two that were as good it is the lower; larger models may want lower ones
+    still."""
     if isinstance(method, LoRA) and (method.initialization == "pissa" or method.lora_plus_ratio is not None):
         return PISSA if method.lora_plus_ratio is None else LORA_PLUS
     if isinstance(method, Freeze) and method != Freeze():  # blocks may learn

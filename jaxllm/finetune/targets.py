@@ -166,11 +166,11 @@ def find_targets(
     return found
 
 
-def check_patterns(patterns: Sequence[str], there: Sequence[Target], field: str) -> None:
-    """Refuses a pattern that means none of these."""
+def check_patterns(patterns: Sequence[str], there: Sequence[Target], field: str, what: str = "projection") -> None:
+    """Refuses a pattern that means none of these, which are all projections of the model, or all targets of a method."""
     for pattern in patterns:
         if not any(_chosen(target, (pattern,)) for target in there):
-            _refuse(pattern, there, field)
+            _refuse(pattern, there, field, what)
 
 
 def _chosen(target: Target, patterns: Sequence[str]) -> set[int]:
@@ -179,11 +179,11 @@ def _chosen(target: Target, patterns: Sequence[str]) -> set[int]:
     return {layer for layer, yes in enumerate(met) if yes}
 
 
-def _refuse(pattern: str, there: Sequence[Target], field: str) -> None:
+def _refuse(pattern: str, there: Sequence[Target], field: str, what: str) -> None:
     names = sorted({target.path.rpartition("layers/")[2] for target in there})
     near = difflib.get_close_matches(pattern, [*names, *(name.rpartition("/")[2] for name in names)], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{field}: {pattern!r} matches no projection of this model: it has {', '.join(names)}{hint}")
+    raise ValueError(f"{field}: {pattern!r} matches no {what}: there are {', '.join(names)}{hint}")
 
 
 def computed(leaf: Array, axes: Sequence[str], dtype: Any) -> Array:

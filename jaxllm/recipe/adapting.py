@@ -18,7 +18,7 @@ from jaxllm.recipe.head_of import labels_in
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether there is an adapter of either layout, and no model beside it."""
+    """Whether there is an adapter of either layout; one of PEFT's has no model beside it."""
     return is_adapter_folder(folder) or ((folder / CONFIG).is_file() and not (folder / "config.json").is_file())
 
 

@@ -152,9 +152,9 @@ def _recipe(loaded: Loaded, source: str, task: str | None, data: str | None, spl
     config = own.model_config if own is not None else portable_config(loaded.config)
     objective = _objective(task, own, config, loaded, source)
     mixed = None if own is None or not isinstance(own.objective, Mixture) else own.objective
-    if data is not None and mixed is not None and objective in (mixed, mixed.task):
+    if mixed is not None and (data is not None or task is not None) and objective in (mixed, mixed.task):
         assert own is not None and isinstance(own.data, TaskDataConfig)
-        objective = mixed.task_for(data, own.data)
+        objective = mixed.task_for(data or own.data.dataset, own.data)
     config = _with_head(config, objective, source, task)
     if data is None:
         assert own is not None

@@ -33,7 +33,7 @@ from jaxllm.recipe.conclude import RESULTS_FILE, WHOLE, Say, conclude
 from jaxllm.recipe.job import Job
 from jaxllm.recipe.load import assembled, first_state
 from jaxllm.recipe.measure import is_measured
-from jaxllm.recipe.pretrained import described, pretrained_tokenizer
+from jaxllm.recipe.pretrained import check_rate, described, pretrained_tokenizer
 from jaxllm.recipe.program import compile_new
 from jaxllm.recipe.rank_log import rank_log
 from jaxllm.recipe.recipe import Recipe
@@ -99,6 +99,7 @@ def fit(recipe: Recipe, *, command: str | None = None, on_evaluation: OnEvaluati
 
 
 def _fit(recipe: Recipe, command: str | None, on_evaluation: OnEvaluation) -> Fitted:
+    check_rate(recipe)
     _begin("looking at the run folder")
     folder, recipe = agree_on_folder(described(recipe))
     _begin("opening the data")

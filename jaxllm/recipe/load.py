@@ -111,12 +111,13 @@ def peek(name_or_path: str | Path) -> Peeked:
 def _at_hand(name_or_path: str | Path) -> str | Path:
     """A folder in a bucket is copied to the cache; an adapter is no model."""
     if in_bucket(name_or_path):
-        return fetch(str(name_or_path))
-    found = local_path(name_or_path) if str(name_or_path).startswith("file://") else name_or_path
+        found: str | Path = fetch(str(name_or_path))
+    else:
+        found = local_path(name_or_path) if str(name_or_path).startswith("file://") else name_or_path
     if is_adapter(Path(found)):
         raise ValueError(
             f"{name_or_path} is an adapter, not a model: jaxllm.recipe.load_adapter(MODEL, ADAPTER) puts it on the model that "
-            "it was made for, and `jaxllm evaluate ADAPTER --base MODEL` measures it"
+            "it was made for, and `jaxllm evaluate ADAPTER --base MODEL --task NAME --data SET` measures it"
         )
     return found
 

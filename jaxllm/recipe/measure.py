@@ -109,8 +109,9 @@ def _task(job: Job) -> Any:
 def on_one_device(job: Job, params: Any) -> Any | None:
     """Parameters on one device of process 0; None on other processes, and where they have no room there. By all processes."""
     first = jax.local_devices()[0]
-    spread = any(leaf.sharding.device_set != {first} for leaf in jax.tree.leaves(params))
-    if spread and not from_first(lambda: _fit_one_device(params)):
+    places = [leaf.sharding for leaf in jax.tree.leaves(params)]
+    there = num_processes() == 1 and all(place.is_fully_replicated and first in place.device_set for place in places)
+    if not there and not from_first(lambda: _fit_one_device(params)):
         return None
     if num_processes() > 1:
         params = jax.tree.map(lambda leaf: _on_first(leaf, replicated(job.mesh)), params)

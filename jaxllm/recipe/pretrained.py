@@ -36,19 +36,20 @@ def described(recipe: Recipe) -> Recipe:
 
 
 def with_rate(recipe: Recipe) -> Recipe:
-    """The method's learning rate where the recipe has none.
-
-    Raises:
-      ValueError: a pretrained model and another optimizer than AdamW, whose the methods' rates are.
-    """
+    """The method's learning rate where the recipe has none."""
     if recipe.optimizer.learning_rate is not None:
         return recipe
-    if recipe.pretrained is not None and recipe.optimizer.name != "adamw":
-        raise ValueError(
-            f"optimizer.learning_rate must be given for {recipe.optimizer.name}: the methods' own rates are those of adamw"
-        )
     rate = LEARNING_RATE if recipe.pretrained is None else learning_rate(recipe.method)
     return dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate))
+
+
+def check_rate(recipe: Recipe) -> None:
+    """Refuses a fine-tune without a rate by another optimizer than AdamW, whose the methods' rates are."""
+    optimizer = recipe.optimizer
+    if optimizer.learning_rate is None and recipe.pretrained is not None and optimizer.name != "adamw":
+        raise ValueError(
+            f"optimizer.learning_rate must be given for {optimizer.name}: the methods' own rates are those of adamw"
+        )
 
 
 def pretrained_tokenizer(recipe: Recipe) -> Tokenizer | None:

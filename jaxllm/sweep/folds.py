@@ -1,6 +1,7 @@
 """The training split in parts, of which each in turn is held out: k-fold cross-validation by TFDS slices."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import tensorflow_datasets as tfds
 
@@ -9,7 +10,7 @@ from jaxllm.data.task_data import Records
 from jaxllm.recipe import Recipe
 
 CONTEXT = "context"
-"""Feature with a text that several records, one behind the other, ask about."""
+"""Feature with a text that several records ask about."""
 STRETCHES = 10
 """Pieces of a fold, spread evenly over the split: a set may stand in the order of its classes or its sources."""
 
@@ -35,46 +36,29 @@ def fold_splits(recipe: Recipe, folds: int) -> list[tuple[str, str]]:
     if count < folds:
         raise ValueError(f"--folds must be at most the {count:,} records of {data.train_split!r}: got {folds}")
     blocks = folds * min(STRETCHES, count // folds)
-    bounds = [block * count // blocks for block in range(blocks + 1)]
+    owners = [block % folds for block in range(blocks) for _ in range(block * count // blocks, (block + 1) * count // blocks)]
     if CONTEXT in found.features:
-        contexts = [record[CONTEXT] for record in Records(found.folder, data.train_split)]
-        bounds = _between_contexts(bounds, contexts)
-        _check_together(bounds, contexts, folds)
-    parts = _parts(pieces, bounds, folds)
+        owners = _together(owners, [record[CONTEXT] for record in Records(found.folder, data.train_split)])
+    parts = _parts(pieces, owners, folds)
     if not all(train and held_out for train, held_out in parts):
         raise ValueError(f"--folds must be at most the texts of {data.train_split!r} that are asked about: got {folds}")
     return [(_spec(train), _spec(held_out)) for train, held_out in parts]
 
 
-def _between_contexts(bounds: Sequence[int], contexts: Sequence[str]) -> list[int]:
-    """Borders moved on to where the next text begins: questions about one text stay together."""
-    moved = []
-    for bound in bounds:
-        while 0 < bound < len(contexts) and contexts[bound] == contexts[bound - 1]:
-            bound += 1
-        moved.append(bound)
-    return moved
+def _together(owners: Sequence[int], contexts: Sequence[str]) -> list[int]:
+    """The fold of each record: questions about one text are where the first of them is."""
+    first: dict[str, int] = {}
+    return [first.setdefault(text, owner) if text else owner for owner, text in zip(owners, contexts, strict=True)]
 
 
-def _check_together(bounds: Sequence[int], contexts: Sequence[str], folds: int) -> None:
-    """Refuses a set in which a text would be trained on and held out."""
-    seen: dict[str, int] = {}
-    for block, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        for context in contexts[start:stop]:
-            if seen.setdefault(context, block % folds) != block % folds:
-                raise ValueError(
-                    f"--folds needs the questions about one text behind each other: those about {context[:40]!r} are not; "
-                    "build the set with `jaxllm data build --task qa`"
-                )
-
-
-def _parts(pieces: Sequence[Piece], bounds: Sequence[int], folds: int) -> list[tuple[list[Piece], list[Piece]]]:
-    """Stretches by turns go to fold 0, 1, ...; each fold with what is left without it."""
-    stretches = [_cut(pieces, *pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+def _parts(pieces: Sequence[Piece], owners: Sequence[int], folds: int) -> list[tuple[list[Piece], list[Piece]]]:
+    """Each fold with what is left without it; `owners` says the fold of each record."""
+    ends = [place for place in range(1, len(owners)) if owners[place] != owners[place - 1]]
+    stretches = [(owners[start], _cut(pieces, start, stop)) for start, stop in pairwise([0, *ends, len(owners)])]
     return [
         (
-            [piece for block, stretch in enumerate(stretches) if block % folds != fold for piece in stretch],
-            [piece for block, stretch in enumerate(stretches) if block % folds == fold for piece in stretch],
+            [piece for owner, stretch in stretches if owner != fold for piece in stretch],
+            [piece for owner, stretch in stretches if owner == fold for piece in stretch],
         )
         for fold in range(folds)
     ]

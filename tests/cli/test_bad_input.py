@@ -51,7 +51,7 @@ def fails(tmp_path, capsys):
         (["train", SHAKESPEARE, "--profile.steps", "3"], "--profile.steps: must be {None}|{INT INT}: got '3'"),
         (
             ["train", SHAKESPEARE, "--checkpoint.asynchronous", "True"],
-            "a switch takes no value: --NAME turns it on",
+            "--GROUP.NAME turns it on, --GROUP.no-NAME off",
         ),
         (["train", SHAKESPEARE, "shakespeare"], "unknown option shakespeare: a field is --name VALUE"),
         (["train", SHAKESPEARE, "--model.dropout", "1.5"], "dropout must be in [0, 1): got 1.5"),

@@ -49,13 +49,17 @@ def test_ranks_and_scales_by_layer():
 
 
 REFUSED = {
-    "unknown": (LoRA(targets=("q_proj",)), LLAMA, r"method.targets: 'q_proj' matches no projection .* it has attention/key"),
+    "unknown": (LoRA(targets=("q_proj",)), LLAMA, r"method.targets: 'q_proj' matches no projection: there are attention/key"),
     "near": (LoRA(targets=("querry",)), LLAMA, r"did you mean query\?"),
     "rank": (LoRA(rank=17), LLAMA, r"smaller side of a matrix: got 17 for layers/attention/query of 16 x 16"),
     "adalora rank": (AdaLoRA(init_rank=17, target_rank=1), LLAMA, "method.init_rank must be at most the smaller side"),
     "layers": (LoRA(rank=2, layers=(2,)), LLAMA, r"method.layers must be in 0..1: got 2"),
     "not excluded": (LoRA(rank=2, exclude=("qurey",)), LLAMA, r"method.exclude: 'qurey' matches .* did you mean query\?"),
-    "no rank for it": (LoRA(rank=2, rank_patterns=(("key", 1),)), LLAMA, "method.rank_patterns: 'key' matches no projection"),
+    "no rank for it": (
+        LoRA(rank=2, rank_patterns=(("key", 1),)),
+        LLAMA,
+        "method.rank_patterns: .key. matches no target: there are",
+    ),
     "no bias to add to": (
         LoRA(rank=2, targets=("unembed",), lora_bias=True),
         LLAMA,

@@ -215,7 +215,7 @@ def test_a_learning_rate_for_the_method(folder, tmp_path):
     )
     assert described(fresh).optimizer.learning_rate == 1e-3
     with pytest.raises(ValueError, match="learning_rate must be given for lion: the methods' own rates are those of adamw"):
-        described(dataclasses.replace(tuned, optimizer=OptimizerConfig(name="lion")))
+        jaxllm.fit(dataclasses.replace(tuned, optimizer=OptimizerConfig(name="lion")))
     assert learning_rate(Freeze(patterns=("embed/*",))) == learning_rate(Full()) < learning_rate(Freeze())
     jaxllm.fit(dataclasses.replace(tuned, method=LoRA(), run_dir=str(tmp_path / "run"), optimizer=OptimizerConfig(
         schedule=ScheduleConfig(kind="constant"))))  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -49,20 +50,27 @@ def test_a_fold_is_spread_over_the_split(many):
     assert min(numbers) < 3 and max(numbers) > 18
 
 
-def test_questions_about_one_text_are_in_one_fold(tmp_path):
-    rows = [(f"q{number}", f"text {number // 7}", "who?") for number in range(60)]
-    write_set("asked", {"train": rows}, tmp_path, description="", features={"id": None, "context": None, "question": None})
-    recipe = with_values(tiny.config(), {"data.dataset": "asked", "data.data_dir": str(tmp_path)})
+def asked(rows: list[tuple[str, str, str]], folder: Path) -> Recipe:
+    """Questions about texts."""
+    write_set("asked", {"train": rows}, folder, description="", features={"id": None, "context": None, "question": None})
+    return with_values(tiny.config(), {"data.dataset": "asked", "data.data_dir": str(folder)})
+
+
+@pytest.mark.parametrize("place", [lambda number: number // 7, lambda number: number % 9, lambda number: number // 7 % 5])
+def test_questions_about_one_text_are_in_one_fold(tmp_path, place):
+    """Whether they stand behind each other or not."""
+    rows = [(f"q{number}", f"text {place(number)}", "who?") for number in range(60)]
+    recipe = asked(rows, tmp_path)
     folder, held_out = find_set("asked", data_dir=str(tmp_path)).folder, []
     for train, held in fold_splits(recipe, 3):
         inside, outside = ({record["context"] for record in Records(folder, split)} for split in (held, train))
         assert inside and outside and not inside & outside
         held_out += [record["id"] for record in Records(folder, held)]
     assert sorted(held_out) == sorted(name for name, *_ in rows)
-    mixed = [(f"q{number}", f"text {number % 9}", "who?") for number in range(60)]
-    write_set("mixed", {"train": mixed}, tmp_path, description="", features={"id": None, "context": None, "question": None})
-    with pytest.raises(ValueError, match="--folds needs the questions about one text behind each other: those about 'text"):
-        fold_splits(with_values(recipe, {"data.dataset": "mixed"}), 3)
+
+
+def test_more_folds_than_texts_are_refused(tmp_path):
+    recipe = asked([(f"q{number}", f"text {number // 7}", "who?") for number in range(20)], tmp_path)
     with pytest.raises(ValueError, match="--folds must be at most the texts of 'train.0:10.' that are asked about: got 3"):
         fold_splits(with_values(recipe, {"data.train_split": "train[0:10]"}), 3)
 

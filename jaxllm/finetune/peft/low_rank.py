@@ -53,6 +53,8 @@ def read_lora(incoming: Incoming, also: tuple[str, ...]) -> tuple[LoRA, Any]:
             flats[place], ranks[place], by_place[place] = flat, len(a), own_alpha
     _check_any(flats, incoming)
     targets = targets_by_path(layout)
+    if bias == "lora_only":
+        all_layers(flats, targets, "LORA with bias='lora_only'")
     rank, rank_patterns = values_by_pattern(ranks, targets)
     alpha, alpha_patterns = values_by_pattern(by_place, targets)
     method = LoRA(
@@ -69,8 +71,6 @@ def read_lora(incoming: Incoming, also: tuple[str, ...]) -> tuple[LoRA, Any]:
         bias=bias,
         also=also,
     )
-    if bias == "lora_only":
-        all_layers(flats, targets, "LORA with bias='lora_only'")
     return method, stacked(flats, targets, "lora")
 
 

@@ -211,10 +211,9 @@ class Mixture:
 
 def _class_weights(of_sets: Sequence[tuple[float, ...] | None], places: Sequence[int]) -> tuple[float, ...] | None:
     """Of the sets' examples as they are drawn: a balanced weight is 1 / (classes · share of the class), and shares add up."""
-    known = [np.array(weights) for weights in of_sets if weights is not None]
-    if not known:
-        return None
-    shares = np.sum([count / SLOTS / weights for count, weights in zip(places, known, strict=True)], axis=0)
+    if len(set(of_sets)) == 1:
+        return of_sets[0]
+    shares = np.sum([count / SLOTS / np.array(weights) for count, weights in zip(places, of_sets, strict=True)], axis=0)
     return tuple((1 / shares).tolist())
 
 
