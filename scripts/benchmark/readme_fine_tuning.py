@@ -97,9 +97,10 @@ def methods() -> str:
 def _data(record: dict[str, Any]) -> str:
     config, runs = record["config"], [method["accuracy_by_seed"] for method in record["results"]["methods"].values()]
     wide = 50 * max(seed["high"] - seed["low"] for seeds in runs for seed in seeds)
+    cores = record["environment"]["cores"] // record["results"]["jobs"]
     few = "" if config["data"].get("examples") is None else f" of {config['data']['examples']:,}"
     return (
-        f"{config['steps']} steps of {config['batch_size']} examples{few} of `{config['data']['dataset']}`, rates chosen on "
+        f"{cores} CPU core{'s' if cores > 1 else ''} a run, {config['steps']} steps of {config['batch_size']} examples{few} of `{config['data']['dataset']}`, rates chosen on "
         f"validation examples, mean and deviation of {min(map(len, runs))} seeds; with these test examples one run is known to "
         f"± {wide:.0f} points"
     )
