@@ -100,7 +100,7 @@ def _data(record: dict[str, Any]) -> str:
     cores = record["environment"]["cores"] // record["results"]["jobs"]
     few = "" if config["data"].get("examples") is None else f" of {config['data']['examples']:,}"
     return (
-        f"{cores} CPU core{'s' if cores > 1 else ''} a run, {config['steps']} steps of {config['batch_size']} examples{few} of `{config['data']['dataset']}`, rates chosen on "
-        f"validation examples, mean and deviation of {min(map(len, runs))} seeds; with these test examples one run is known to "
-        f"± {wide:.0f} points"
+        f"{cores} CPU core{'s' if cores > 1 else ''} a run, {config['steps']} steps of {config['batch_size']} examples{few} of "
+        f"`{config['data']['dataset']}`, rates chosen on validation examples, mean and deviation of {min(map(len, runs))} "
+        f"seeds; with these test examples one run is known to ± {wide:.0f} points"
     )
