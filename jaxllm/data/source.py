@@ -105,19 +105,22 @@ class DataSet:
 
     def holds_classes(self, feature: str) -> bool:
         """Whether a feature is a class, or a list of them."""
-        kind = open_builder(self.folder).info.features[feature]
-        return isinstance(getattr(kind, "feature", kind), tfds.features.ClassLabel)
+        return isinstance(self._each(feature), tfds.features.ClassLabel)
 
     def label_names(self, feature: str) -> tuple[str, ...]:
         """The names of the classes that a feature holds, one or a list of them."""
-        labels = open_builder(self.folder).info.features[feature]
-        labels = labels.feature if isinstance(labels, tfds.features.Sequence) else labels
+        labels = self._each(feature)
         if not isinstance(labels, tfds.features.ClassLabel):
             raise ValueError(
                 f"the feature {feature!r} of the data set in {self.folder} must be a ClassLabel: it is "
                 f"{type(labels).__name__}; choose the feature with the class, or build the set with `jaxllm data build`"
             )
         return tuple(labels.names)
+
+    def _each(self, feature: str) -> Any:
+        """What a feature holds, one or a list of them."""
+        kind = open_builder(self.folder).info.features[feature]
+        return kind.feature if isinstance(kind, tfds.features.Sequence) else kind
 
     def _num_documents(self, split: str) -> int | None:
         """None where there is no such split."""

@@ -11,6 +11,11 @@ EvalStep = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 BATCHES_IN_FLIGHT = 8
 
 
+def perplexity_of(loss: float) -> float:
+    """exp(loss), of nats a token; infinite where a float cannot hold it."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
 def evaluate(
     eval_step: EvalStep,
     params: Any,
@@ -60,7 +65,7 @@ def evaluate(
     loss = sums["loss_sum"] / sums["weight"]
     results = {"loss": loss}
     if perplexity:
-        results["perplexity"] = math.exp(loss) if loss < 700 else math.inf
+        results["perplexity"] = perplexity_of(loss)
     if accuracy:
         results["accuracy"] = sums["correct"] / sums["weight"]
     return results | {unit: sums["weight"]}

@@ -1,7 +1,6 @@
 """`report.html`: a run on one page that needs no other file and no network: curves, numbers, sample, command."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -11,6 +10,7 @@ from typing import Any
 
 from jaxllm.evaluate.curve import loss_curve, metric_curve
 from jaxllm.evaluate.page import page, table
+from jaxllm.evaluate.perplexity import perplexity_of
 from jaxllm.evaluate.task_page import STYLE
 from jaxllm.training.metrics_file import read_metrics
 
@@ -83,7 +83,7 @@ def _logged_numbers(records: Sequence[dict]) -> dict[str, Any]:
         if losses and split == "validation":
             numbers["best_validation_loss"] = min(losses)
             if counts_tokens:
-                numbers["perplexity"] = math.exp(losses[-1]) if losses[-1] < 700 else math.inf
+                numbers["perplexity"] = perplexity_of(losses[-1])
         accuracies = [r["accuracy"] for r in records if r["split"] == split and r.get("accuracy") is not None]
         if accuracies and split != "train":
             numbers[f"{split}_accuracy"] = accuracies[-1]

@@ -134,8 +134,7 @@ class LoRA(Defaults):
         for field in ("rank_patterns", "alpha_patterns"):
             check_patterns([pattern for pattern, _ in getattr(self, field)], targets, f"method.{field}", "target")
         outside = [target.path for target in targets if {"unembed", "head"} & set(target.path.split("/"))]
-        bare = [path for path in outside if f"{path}/bias" not in paths(params)]
-        if self.lora_bias and bare:
+        if self.lora_bias and (bare := [path for path in outside if f"{path}/bias" not in paths(params)]):
             raise ValueError(
                 f"method.lora_bias needs a bias at {bare[0]}, which it is added to before each step: there is none; exclude it"
             )

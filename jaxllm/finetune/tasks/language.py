@@ -1,7 +1,6 @@
 """What tasks share that a decoder learns as a language: the loss of some next tokens, and how well each of them is known."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from jax import Array
 from jaxllm.checkpoint import Direction
 from jaxllm.data.example_table import Item
 from jaxllm.evaluate.metrics import Scores
+from jaxllm.evaluate.perplexity import perplexity_of
 from jaxllm.finetune.tasks.target_probs import chunk_for, target_probs
 from jaxllm.finetune.tasks.task import Found, Predict, check_stack, run_stack, task_data
 from jaxllm.models import ModelConfig, Transformer, unembed_parts
@@ -85,8 +85,7 @@ def token_scores(found: Found) -> Scores:
     right, _ = per_item(found, found["best"].astype(np.float64))
 
     def perplexity(numbers: np.ndarray) -> float:
-        loss = losses[numbers].sum() / counts[numbers].sum()
-        return math.exp(loss) if loss < 700 else math.inf
+        return perplexity_of(losses[numbers].sum() / counts[numbers].sum())
 
     return Scores(
         len(counts),
