@@ -91,11 +91,22 @@ def test_two_runs_at_a_time_on_a_core_each(compared, monkeypatch):
 
 def test_rates_come_first_and_other_settings_are_refused(compared):
     script, _, path = compared
-    with pytest.raises(SystemExit, match="head has no learning rate yet: run with --tune first"):
+    with pytest.raises(SystemExit, match="head has no learning rate yet: run with --tune first, or with --default-rates"):
         script.run_once(kept(script, path), "smollm2", "head", 0, None)
     kept(script, path).write()
     with pytest.raises(SystemExit, match="holds runs of other settings"):
         script.Kept(path, {"steps": 41})
+
+
+def test_default_rates_need_no_tuning_and_are_not_mixed_with_it(compared, monkeypatch):
+    script, asked, path = compared
+    words = ["method_comparison.py", "smollm2", "--kept", str(path), "--methods", "full", "head", "--seeds", "1"]
+    monkeypatch.setattr(script.sys, "argv", [*words, "--default-rates"])
+    script.main()
+    assert asked == [("full", 0, 1e-4, False), ("head", 0, 3e-3, False)]
+    monkeypatch.setattr(script.sys, "argv", words)
+    with pytest.raises(SystemExit, match="holds runs of other settings"):
+        script.main()
 
 
 def test_a_method_without_a_place_is_kept_as_refused_and_a_failure_is_told(compared):
@@ -135,5 +146,6 @@ def test_every_run_is_a_recipe(base, compared):
     for name in script.methods_of(base):
         if name != "scratch":  # needs the model itself
             recipe = script.recipe_of(base, name, 1, 1e-3, folder=None, pretrained="model", tuning=True)
-            assert recipe.data.validation_split and recipe.data.test_split is None and recipe.method is not None
+            assert recipe.data.test_split is None and recipe.method is not None
+            assert recipe.data.validation_split == {"smollm2": "validation[:200]"}.get(base, recipe.data.validation_split)
     assert ("scratch" in script.methods_of(base)) == (base == "vit")

@@ -80,12 +80,16 @@ class Base(NamedTuple):
     """The model; by default the recipe's."""
     steps: int | None = None
     """Likewise."""
+    batch_size: int | None = None
+    """Likewise."""
+    texts: int | None = None
+    """How many of the validation and of the test examples are looked at; by default the recipe's."""
     scratch: bool = False
     """Whether training from nothing is compared, too."""
 
 
 BASES = {
-    "smollm2": Base("smollm2_sst2"),
+    "smollm2": Base("smollm2_sst2", batch_size=8, texts=200),
     "minilm": Base("smollm2_sst2", pretrained="sentence-transformers/all-MiniLM-L6-v2", steps=80),
     "vit": Base("vit_cifar10_finetune", scale=10.0, scratch=True),
 }
@@ -108,7 +112,11 @@ def recipe_of(
     chosen = BASES[base]
     recipe = find_recipe(str(CONFIGS / f"{chosen.config}.py"))
     steps = chosen.steps or recipe.steps
-    data = dataclasses.replace(recipe.data, **{"test_split" if tuning else "validation_split": None})
+    unread, read = ("test_split", "validation_split") if tuning else ("validation_split", "test_split")
+    splits: dict[str, Any] = {unread: None}
+    if chosen.texts is not None:
+        splits[read] = f"{read.removesuffix('_split')}[:{chosen.texts}]"
+    data = dataclasses.replace(recipe.data, **splits)
     schedule = dataclasses.replace(recipe.optimizer.schedule, warmup_steps=steps // 10)
     source = pretrained or chosen.pretrained or recipe.pretrained
     assert source is not None
@@ -119,6 +127,7 @@ def recipe_of(
         recipe,
         name=f"{base}_{method}",
         steps=steps,
+        batch_size=chosen.batch_size or recipe.batch_size,
         seed=seed,
         run_dir=folder,
         method=METHODS[method].method,

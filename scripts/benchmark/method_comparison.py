@@ -1,7 +1,8 @@
 """Every fine-tuning method on the same model, texts and seeds: quality, forgetting, what learns, memory, time, file size.
 
-python scripts/benchmark/method_comparison.py smollm2 --tune    # choose the learning rates: one seed, validation split
-python scripts/benchmark/method_comparison.py smollm2           # three seeds of each, on the test split, and the record
+python scripts/benchmark/method_comparison.py minilm --tune             # choose the learning rates: one seed, validation split
+python scripts/benchmark/method_comparison.py minilm                    # three seeds of each, on the test split, and the record
+python scripts/benchmark/method_comparison.py smollm2 --default-rates   # the same at the rates that recipes give
 
 Bases: smollm2 and minilm on SST-2, vit on images. The model is fetched by its name, or is what --pretrained names; the data set
 must be there ($JAXLLM_DATA; configs/smollm2_sst2.py and configs/vit_cifar10_finetune.py say how they are built). What has been
@@ -28,6 +29,7 @@ from typing import Any
 from compared_methods import BASES, METHODS, methods_of, rates_of, recipe_of
 from record import spread, write_record
 
+from jaxllm.finetune import learning_rate
 from jaxllm.recipe import Recipe
 
 WORKER = Path(__file__).parent / "compared_methods.py"
@@ -35,12 +37,13 @@ MORE_RATES = 2
 """How many rates tuning adds at most beyond those it began with, while the best is the lowest or the highest."""
 TUNING_SEED = 100
 NOTES = (
-    "The same base, steps, data and seeds for all methods; a new head learns, too. Learning rates: the best of a few by their "
-    f"accuracy on the validation split, seed {TUNING_SEED}, which is none of those here. accuracy: on the test split, of each "
+    "The same base, steps, data and seeds for all methods; a new head learns, too. accuracy: on the test split, of each "
     "seed with its 95 % bootstrap interval. forgetting: the base's loss on a fixed text before and after, in nats a token. "
     "peak_mb: largest resident size of the process until the end of training; file_bytes: what has to be kept. refused: why a "
-    "method has no place here. scratch: the base's architecture, begun anew."
+    "method has no place here. scratch: the base's architecture, begun anew. Learning rates: "
 )
+TUNED = f"the best of a few by their accuracy on the validation split, seed {TUNING_SEED}, which is none of those here."
+DEFAULT = "those of a recipe that names none, for each method (jaxllm/finetune/rates.py), not chosen for this base."
 
 
 class Kept:
@@ -81,14 +84,17 @@ def main() -> None:
     parser.add_argument("--pretrained", help="folder of the base, if it is on this machine")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="NAME", help="by default all")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tune", action="store_true", help="choose learning rates, and measure nothing else")
+    rates = parser.add_mutually_exclusive_group()
+    rates.add_argument("--tune", action="store_true", help="choose learning rates, and measure nothing else")
+    rates.add_argument("--default-rates", action="store_true", help="each method at the rate that a recipe gives it")
     parser.add_argument("--kept", type=Path, help="file of what has been measured")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
     parser.add_argument("--shared", action="store_true", help="other work ran on the machine: its times are no measurement")
     options = parser.parse_args()
     recipe = recipe_of(options.base, "full", 0, 1e-3, folder=None, pretrained=None, tuning=False)
     path = options.kept or Path("runs", f"method_comparison-{options.base}.json")
-    kept, names = Kept(path, settings_of(recipe), options.jobs), options.methods or methods_of(options.base)
+    settings = settings_of(recipe) | ({"rates": "default"} if options.default_rates else {})
+    kept, names = Kept(path, settings, options.jobs), options.methods or methods_of(options.base)
     with ThreadPoolExecutor(options.jobs) as pool:
         if options.tune:
             begun = [pool.submit(tune, kept, options.base, name, options.pretrained) for name in names]
@@ -105,7 +111,8 @@ def main() -> None:
     print(table(found))
     if options.tune or set(methods_of(options.base)) - set(found["methods"]) - set(found["refused"]):
         return
-    notes = NOTES + (" Other work ran on the machine." if options.shared else "")
+    notes = NOTES + (DEFAULT if options.default_rates else TUNED)
+    notes += " Other work ran on the machine." if options.shared else ""
     notes += f" {options.jobs} runs at a time, each on its share of the cores." if options.jobs > 1 else ""
     described = dataclasses.replace(recipe, name=options.base)
     print(
@@ -160,9 +167,12 @@ def run_once(kept: Kept, base: str, name: str, seed: int, pretrained: str | None
     runs = kept.found["runs"].get(name, {})
     if name in kept.found["refused"] or str(seed) in runs:
         return
-    if not kept.found["tuning"].get(name):
-        raise SystemExit(f"{name} has no learning rate yet: run with --tune first")
-    rate = best_rate(kept.found["tuning"][name])
+    if kept.found["settings"].get("rates") == "default":
+        rate = learning_rate(METHODS[name].method)
+    elif kept.found["tuning"].get(name):
+        rate = best_rate(kept.found["tuning"][name])
+    else:
+        raise SystemExit(f"{name} has no learning rate yet: run with --tune first, or with --default-rates")
     shown = measure(kept, base, name, seed, rate, pretrained, tuning=False)
     if shown is not None:
         kept.keep(shown | {"learning_rate": rate}, "runs", name, str(seed))

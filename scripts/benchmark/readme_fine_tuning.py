@@ -99,8 +99,9 @@ def _data(record: dict[str, Any]) -> str:
     wide = 50 * max(seed["high"] - seed["low"] for seeds in runs for seed in seeds)
     cores = record["environment"]["cores"] // record["results"]["jobs"]
     few = "" if config["data"].get("examples") is None else f" of {config['data']['examples']:,}"
+    rates = "rates chosen on validation examples" if record["results"]["tuning"] else "rates by default"
     return (
         f"{cores} CPU core{'s' if cores > 1 else ''} a run, {config['steps']} steps of {config['batch_size']} examples{few} of "
-        f"`{config['data']['dataset']}`, rates chosen on validation examples, mean and deviation of {min(map(len, runs))} "
+        f"`{config['data']['dataset']}`, {rates}, mean and deviation of {min(map(len, runs))} "
         f"seeds; with these test examples one run is known to ± {wide:.0f} points"
     )
