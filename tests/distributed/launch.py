@@ -16,11 +16,8 @@ SETTINGS = {
     "JAX_NUM_CPU_DEVICES": "1",
     "JAXLLM_CPU_TUNING": "off",
     "PYTHONUNBUFFERED": "1",
-    # Where there are several, JAX keeps the programs of the first alone: half of what the others do is to compile.
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
 }
-"""Environment variables of each process."""
+"""Environment variables of each process, besides those of the tests."""
 
 
 def free_port() -> int:

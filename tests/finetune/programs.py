@@ -1,7 +1,6 @@
 """The models that every method is tried on, and one compiled program for each of them and for each method."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,11 +22,9 @@ from jaxllm.training import (
     make_train_step,
 )
 from tests.models.options import tiny, tiny_encoder, tiny_pair
-from tests.models.programs import FAST_TO_COMPILE, parameters
+from tests.models.programs import parameters
 
 B, T, STEPS = 8, 12, 3
-HASTE = {**FAST_TO_COMPILE, "xla_cpu_use_fusion_emitters": False}
-"""For the compiler: most of these programs run once."""
 SMALL: dict[str, Any] = dict(embed_dim=16, ffw_dim=24, head_dim=4, init_std=0.2)
 FAMILIES: dict[str, Any] = {
     "gpt": tiny("gpt2", **SMALL),
@@ -48,15 +45,11 @@ def inputs_of(config: ModelConfig) -> dict[str, np.ndarray]:
     return tokens | ({"decoder_tokens": rng.integers(1, 48, (4, 7)).astype(np.int32)} if hasattr(config, "decoder") else {})
 
 
-def compiled(function: Callable) -> Callable:
-    return jax.jit(function, compiler_options=HASTE)
-
-
 @functools.cache
 def fresh(method: Any, config: ModelConfig) -> Any:
     """A model's parameters with those that a method begins with."""
     model = adapt(make_model(config), method)
-    return compiled(lambda base: begin_params(model, jax.random.key(1), base))(parameters(config))
+    return jax.jit(lambda base: begin_params(model, jax.random.key(1), base))(parameters(config))
 
 
 def moved(method: Any, params: Any, seed: int = 0) -> Any:
@@ -78,7 +71,7 @@ def moved(method: Any, params: Any, seed: int = 0) -> Any:
 def forward(method: Any, config: ModelConfig) -> Any:
     """`f(params, inputs) -> logits`, compiled; without a method where that is None."""
     model = make_model(config) if method is None else adapt(make_model(config), method)
-    return compiled(lambda params, inputs: model.apply({"params": params}, **inputs).logits)
+    return jax.jit(lambda params, inputs: model.apply({"params": params}, **inputs).logits)
 
 
 def make_batch(number: int) -> dict[str, np.ndarray]:
@@ -116,7 +109,7 @@ def train(
     before = jax.device_get(state)
     loss = adapted_loss(method, make_loss(adapt(make_model(config), method), LossConfig()))  # type: ignore[arg-type]
     step = make_train_step(loss, rule, schedule, key=jax.random.key(0), accumulate=accumulate, dropout=method.dropout > 0)
-    program = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), mesh).compile(HASTE)
+    program = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), mesh).compile()
     losses = []
     for number in range(STEPS):
         state, metrics = program(state, jax.device_put(make_batch(number), batch_sharding(mesh)))

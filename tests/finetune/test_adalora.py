@@ -14,7 +14,7 @@ from jaxllm.finetune import AdaLoRA, report
 from jaxllm.finetune.budget import Allocation, _scores, allocate
 from jaxllm.recipe import fit
 from jaxllm.recipe.serialize import load_json
-from tests.finetune.programs import FAMILIES, compiled, fresh, moved, train
+from tests.finetune.programs import FAMILIES, fresh, moved, train
 from tests.recipe import tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "peft_adalora.npz"
@@ -80,7 +80,7 @@ def test_the_penalty_is_peft_s():
             for layer in range(2):
                 a, b = np.asarray(own["a"][layer]).reshape(-1, 4), np.asarray(own["b"][layer]).reshape(4, -1)
                 norms += [np.linalg.norm(a.T @ a - np.eye(4)), np.linalg.norm(b @ b.T - np.eye(4))]
-    np.testing.assert_allclose(compiled(method.penalty)(params), 0.5 * np.mean(norms), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(method.penalty)(params), 0.5 * np.mean(norms), rtol=1e-5)
 
 
 def test_bad_settings_are_refused():

@@ -25,7 +25,7 @@ from jaxllm.models import (
 )
 from jaxllm.sharding import MeshConfig
 from jaxllm.training import OptimizerConfig, make_optimizer
-from tests.finetune.programs import FAMILIES, T, compiled, forward, fresh, inputs_of, moved, train
+from tests.finetune.programs import FAMILIES, T, forward, fresh, inputs_of, moved, train
 from tests.models.programs import parameters
 
 EVERY = ("all-linear",)
@@ -100,7 +100,7 @@ def test_fresh_changes_nothing_and_merged_equals_applied(pair):
     if name in NOT_MERGED:
         assert method.merge(changed) is None
         return
-    assert jax.tree.structure(compiled(method.merge)(changed)) == jax.tree.structure(base)
+    assert jax.tree.structure(jax.jit(method.merge)(changed)) == jax.tree.structure(base)
     merged = merge(adapt(make_model(config), method), changed)
     found = forward(None, merged.model.config)(merged.params, inputs)
     np.testing.assert_allclose(found, applied, atol=2e-5 * np.abs(applied).max())
@@ -163,9 +163,9 @@ def test_an_adapted_head_is_in_the_loss(name):
         found = read(params, inputs)
         return jnp.sum(jnp.square(found)), found
 
-    (_, found), gradients = compiled(jax.value_and_grad(loss, has_aux=True))(params, inputs)
+    (_, found), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, inputs)
     np.testing.assert_allclose(found, forward(method, HEADED)(params, inputs), atol=1e-5)
-    np.testing.assert_allclose(found, forward(None, HEADED)(compiled(method.merge)(params), inputs), atol=1e-5)
+    np.testing.assert_allclose(found, forward(None, HEADED)(jax.jit(method.merge)(params), inputs), atol=1e-5)
     base = forward(None, HEADED)(parameters(HEADED), inputs)
     assert np.abs(found - base).max() > 1e-3
     for keys, leaf in jax.tree_util.tree_leaves_with_path(gradients["head"]):
@@ -245,7 +245,7 @@ def test_decoding_with_the_cache_equals_the_full_forward(name):
     method = METHODS[name]
     params, inputs = moved(method, fresh(method, LLAMA)), inputs_of(LLAMA)
     model = adapt(make_model(LLAMA), method)
-    call = compiled(lambda params, tokens, cache: model.apply({"params": params}, tokens, cache=cache)._replace(captured={}))
+    call = jax.jit(lambda params, tokens, cache: model.apply({"params": params}, tokens, cache=cache)._replace(captured={}))
     cache, pieces = init_cache(LLAMA, 4, T), []
     for start in range(0, T, T // 2):
         out = call(params, inputs["tokens"][:, start : start + T // 2], cache)

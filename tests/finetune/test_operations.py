@@ -18,7 +18,7 @@ from jaxllm.finetune.operations import (
     with_rows,
 )
 from jaxllm.models import make_model, overlay
-from tests.finetune.programs import FAMILIES, compiled, forward, fresh, inputs_of, moved
+from tests.finetune.programs import FAMILIES, forward, fresh, inputs_of, moved
 from tests.models.options import tiny_pair
 from tests.models.programs import parameters
 
@@ -92,7 +92,7 @@ def test_adapters_are_exchanged_and_switched_off_in_one_program():
         traced.append(None)
         return model.apply({"params": params}, **inputs).logits
 
-    call, found = compiled(logits), []
+    call, found = jax.jit(logits), []
     for adapter in (*adapters_of(LORA, LLAMA, 2), blank_adapter(model, base)):
         found.append(call(overlay(base, adapter), inputs))
     assert len(traced) == 1
@@ -120,7 +120,7 @@ def test_each_row_with_its_own_adapter_equals_each_alone(name):
     model = adapt(make_model(LLAMA), method)
     adapters = [*adapters_of(method, LLAMA, 2), blank_adapter(model, base, jax.random.key(7))]
     stacked, rows = stack_adapters(adapters), np.asarray([1, 0, 2, 1], np.int32)
-    found = compiled(
+    found = jax.jit(
         lambda base, stacked, rows, inputs: model.apply({"params": with_rows(base, stacked, rows)}, **inputs).logits
     )(base, stacked, rows, inputs)
     alone = [forward(method, LLAMA)(overlay(base, adapter), inputs) for adapter in adapters]

@@ -19,7 +19,6 @@ from jaxllm.finetune.peft.incoming import TENSORS
 from jaxllm.interchange.safetensors_folder import Outgoing, SafetensorsFolder, read_header, write_file
 from jaxllm.models import HeadConfig, make_model, partition, path_of
 from jaxllm.recipe import Loaded, load, load_adapter, save_adapter
-from tests.models.programs import compiled
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.stem for path in (GOLDEN / "peft_files").glob("*.npz"))
@@ -72,7 +71,7 @@ def test_logits_are_those_of_peft(case):
     name, m = case
     found = golden(name)
     given = {ours: found[theirs].astype(np.int32) for theirs, ours in NAMES.items() if theirs in found}
-    run = compiled(lambda params, given: m.model.apply({"params": params}, **given).logits)
+    run = jax.jit(lambda params, given: m.model.apply({"params": params}, **given).logits)
     got = np.asarray(run(m.params, given))
     real = found["mask"] != 0 if got.ndim == 3 and got.shape[1] == found["mask"].shape[1] else np.ones(got.shape[:-1], bool)
     np.testing.assert_allclose(got[real], found["logits"][real], atol=1e-4)
@@ -157,7 +156,7 @@ def test_parts_of_a_fused_matrix_that_have_gone_apart_are_written_above_each_oth
     a, b = (tensors[f"base_model.model.transformer.h.1.attn.c_attn.lora_{letter}.weight"] for letter in "AB")
     assert a.shape == (4, 32) and b.shape == (96, 4) and not b[:32, 2:].any() and not b[32:64].any()
     back = load_adapter(plain, folder)
-    ours, theirs = (leaves(compiled(one.model.method.merge)(one.params)) for one in (m, back))
+    ours, theirs = (leaves(jax.jit(one.model.method.merge)(one.params)) for one in (m, back))
     for path, leaf in ours.items():
         np.testing.assert_allclose(theirs[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
 

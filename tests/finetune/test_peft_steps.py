@@ -17,7 +17,6 @@ from jaxllm.sharding import MeshConfig, make_mesh
 from jaxllm.training import LossConfig, OptimizerConfig, TrainState, make_loss, make_optimizer, make_train_step
 from jaxllm.training.optimizer import ScheduleConfig
 from tests.finetune.test_peft_files import base
-from tests.models.programs import FAST_TO_COMPILE
 
 GOLDEN = Path(__file__).parent / "golden" / "peft_lora_steps.npz"
 STEPS = 20
@@ -64,7 +63,7 @@ def test_twenty_steps_are_those_of_peft():
     learnt, frozen = partition(params, METHOD.learns)
     state = TrainState(np.zeros((), np.int32), learnt, rule.init(learnt), frozen)
     with jax.set_mesh(make_mesh(MeshConfig(data=1))):
-        program = jax.jit(step, compiler_options=FAST_TO_COMPILE)
+        program = jax.jit(step)
         for number in range(STEPS):
             mask, tokens = arrays["mask"][number] != 0, arrays["tokens"][number].astype(np.int32)
             targets = np.roll(tokens, -1, axis=1)

@@ -24,7 +24,7 @@ from jaxllm.models import (
 )
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, replicated, shardings_for, use_mesh
 from tests.models.options import tiny, tiny_encoder, tiny_pair
-from tests.models.programs import SPLIT, T, compiled, measure, packed_rows, parameters, spread
+from tests.models.programs import SPLIT, T, measure, packed_rows, parameters, spread
 
 N = 3
 PREFIX, PROMPT = PrefixTuning(tokens=N, initialization="random"), PromptTuning(tokens=N)
@@ -64,7 +64,7 @@ def measured(config, method):
             cache, pieces = out.cache, [*pieces, out.logits]
         return full, jnp.concatenate(pieces, axis=1)
 
-    return model, params, [np.asarray(found) for found in compiled(apply)(params, batch)]
+    return model, params, [np.asarray(found) for found in jax.jit(apply)(params, batch)]
 
 
 def by_definition(config, params, row):
@@ -78,7 +78,7 @@ def by_definition(config, params, row):
 
 
 def hidden_of(model, params, tokens):
-    return compiled(lambda params, tokens: model.apply({"params": params}, tokens).hidden)(params, tokens)
+    return jax.jit(lambda params, tokens: model.apply({"params": params}, tokens).hidden)(params, tokens)
 
 
 @both
@@ -119,7 +119,7 @@ def test_an_encoder_reads_prompt_and_text_together(name):
     places = np.arange(T + 1)
     given = {"segment_ids": np.stack([places < T, places > 0]), "positions": np.stack([places, np.maximum(places - 1, 0)])}
     given = {name: array.astype(np.int32) for name, array in given.items()}
-    out = compiled(lambda params, tokens, given: model.apply({"params": params}, tokens, **given))(params, padded, given)
+    out = jax.jit(lambda params, tokens, given: model.apply({"params": params}, tokens, **given))(params, padded, given)
     assert out.hidden.shape == (2, T + 1, 32) and out.logits.shape == (2, T + 1, 48)
     for got in (out.hidden[0, :T], out.hidden[1, 1:]):
         np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-5)
@@ -131,7 +131,7 @@ def test_a_label_read_inside_the_model_is_the_one_read_afterwards(read):
     config = tiny_encoder("bert", head=HeadConfig(kind="sequence", num_labels=3, read=read))
     model, params = begun(config, PROMPT)
     batch = {"tokens": packed_rows()["tokens"][:2], "segment_ids": np.asarray([[1] * T, [0] + [1] * (T - 1)], np.int32)}
-    out = compiled(lambda params, batch: model.apply({"params": params}, **batch))(params, batch)
+    out = jax.jit(lambda params, batch: model.apply({"params": params}, **batch))(params, batch)
     afterwards = label_logits(config, params, out.hidden, jnp.asarray(batch["segment_ids"]))
     place = {"mean": [0, 1], "first": [0, 1], "last": [T - 1, T - 1]}[read]
     np.testing.assert_allclose(out.logits, afterwards[np.arange(2), place], atol=1e-5)
@@ -140,7 +140,7 @@ def test_a_label_read_inside_the_model_is_the_one_read_afterwards(read):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_encoder_with_a_prefix_takes_packed_rows(name):
     model, params = begun(tiny_encoder(name), PREFIX)
-    run = compiled(lambda params, batch: model.apply({"params": params}, **batch).hidden)
+    run = jax.jit(lambda params, batch: model.apply({"params": params}, **batch).hidden)
     hidden = np.asarray(run(params, packed_rows()))
     np.testing.assert_allclose(hidden[1, :SPLIT], hidden[2, :SPLIT], atol=1e-5)
     np.testing.assert_allclose(hidden[1, SPLIT:], hidden[3, SPLIT:], atol=1e-5)
@@ -155,7 +155,7 @@ def test_a_token_sees_virtual_and_earlier_tokens_alone(name, method):
     model, params = begun(config, method)
     batch, weights = packed_rows(), np.zeros((4, T), np.float32)
     weights[1, SPLIT + 1] = 1
-    gradient = compiled(measure(model))(params, batch, weights, np.float32(0))[1]
+    gradient = jax.jit(measure(model))(params, batch, weights, np.float32(0))[1]
     seen = np.abs(np.asarray(gradient["embed"]["table"])).max(axis=1) > 0
     assert seen[batch["tokens"][1]].tolist() == [SPLIT <= place <= SPLIT + 1 for place in range(T)]
     own = partition(gradient, _is_own)[0]
@@ -188,7 +188,7 @@ def test_a_pair_with_virtual_tokens(name, method):
             cache, pieces = out.cache, [*pieces, out.logits]
         return full.logits, full.encoder.hidden, jnp.concatenate(pieces, axis=1)
 
-    logits, hidden, pieces = compiled(apply)(params, read, written)
+    logits, hidden, pieces = jax.jit(apply)(params, read, written)
     np.testing.assert_allclose(pieces, logits, atol=1e-5, rtol=1e-5)
     if method is PROMPT:
         assert hidden.shape[1] == N + T
@@ -202,7 +202,7 @@ def test_what_a_network_has_made_can_stand_alone(name):
     settled = jax.jit(method.settle)(params)
     own = {"prefix": ("prefix/keys", "prefix/values")}.get(name, ("prompt/table",))
     assert paths(partition(settled, _is_own)[0]) == own
-    run = compiled(lambda params, tokens: model.apply({"params": params}, tokens).logits)
+    run = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens).logits)
     tokens = packed_rows()["tokens"]
     np.testing.assert_allclose(run(settled, tokens), run(params, tokens), atol=1e-5)
     assert all(method.learns(path) for path in paths(partition(params, _is_own)[0]))
@@ -268,13 +268,13 @@ def test_meshes_give_the_same_value_and_gradients(name, method, explicit):
     batch, weights, one = packed_rows(), spread((4, T)), np.float32(1)
     if name != "llama":
         batch["segment_ids"] = np.minimum(batch["segment_ids"], 1)
-    (want, _), want_grad = compiled(measure(model))(params, batch, weights, one)
+    (want, _), want_grad = jax.jit(measure(model))(params, batch, weights, one)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2, explicit=explicit))
     described = jax.eval_shape(lambda key: model.init(key, *model.example_inputs()), jax.random.key(0))
     placed, rows = jax.device_put(params, shardings_for(described["params"], described["axes"], mesh)), batch_sharding(mesh)
     with use_mesh(mesh):
         given = jax.device_put(batch, rows), jax.device_put(weights, rows), jax.device_put(one, replicated(mesh))
-        (got, _), got_grad = compiled(measure(model))(placed, *given)
+        (got, _), got_grad = jax.jit(measure(model))(placed, *given)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     for (path, b), a in zip(jax.tree_util.tree_leaves_with_path(want_grad), jax.tree.leaves(got_grad), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, float(jnp.abs(b).max())), err_msg=jax.tree_util.keystr(path))

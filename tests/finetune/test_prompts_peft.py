@@ -16,7 +16,6 @@ from jaxllm.inference import SamplingConfig, beam_search, encode_sources, stream
 from jaxllm.models import overlay
 from jaxllm.models.head import label_logits
 from jaxllm.recipe import load
-from tests.models.programs import compiled
 
 FOLDER = Path(__file__).parent / "golden" / "peft"
 NEW, TOKENS = 7, 3
@@ -52,7 +51,7 @@ def opened(method, kind):
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_logits(method, kind):
     model, params, expected = opened(method, kind)
-    run = compiled(lambda given: model.apply({"params": params}, **given).logits)
+    run = jax.jit(lambda given: model.apply({"params": params}, **given).logits)
     batches = {ours: expected[theirs] for theirs, ours in NAMES.items() if theirs in expected}
     got = np.stack([run({name: array[number] for name, array in batches.items()}) for number in range(3)])
     want = expected["logits"][:, :, -got.shape[2] :] if kind != "bert" else expected["logits"]
@@ -66,7 +65,7 @@ def test_a_label_can_be_read_from_the_hidden_states_afterwards(method):
     """As a loss does, from each text's first token."""
     model, params, expected = opened(method, "bert")
     given = {ours: expected[theirs][0] for theirs, ours in NAMES.items() if theirs in expected}
-    hidden = compiled(lambda params, given: model.apply({"params": params}, **given).hidden)(params, given)
+    hidden = jax.jit(lambda params, given: model.apply({"params": params}, **given).hidden)(params, given)
     logits = label_logits(model.config, params, hidden, jnp.asarray(given["segment_ids"]))
     np.testing.assert_allclose(logits[:, 0], expected["logits"][0], atol=1e-4)
 

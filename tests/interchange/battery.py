@@ -73,10 +73,6 @@ def load(folder: Path, dtype: str | None = None) -> tuple[Published, Model, Any]
     return published, model, load_params(published.tensors, published.family, published.config, abstract, dtype=dtype)
 
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-"""Compiler options for a program that runs once: a quarter of the time to compile."""
-
-
 def load_balance(output: Any, config: Any, mask: jax.Array) -> jax.Array:
     return router_losses(output.router_logits, mask.astype(jnp.float32), config.experts)[0]
 
@@ -99,5 +95,5 @@ def compute(name: str, folder: Path) -> Loaded:
             value += model.config.experts.load_balance * load_balance(output, model.config, mask)
         return value, output
 
-    (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
+    (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return Loaded(wanted, published, model, params, output, value, gradient)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.models import VisionConfig
-from tests.interchange.battery import QUICK, Loaded, golden, load, write_published
+from tests.interchange.battery import Loaded, golden, load, write_published
 from tests.interchange.seeded import seeded
 
 ROWS = (
@@ -40,7 +40,7 @@ def compute(name: str, folder: Path) -> Loaded:
             output = output._replace(logits=output.pooled)
         return golden_loss(name, output, wanted), output
 
-    (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
+    (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return Loaded(wanted, published, model, params, output, value, gradient)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxllm.inference import encode_sources
-from tests.interchange.battery import QUICK, Loaded, golden, load, write_published
+from tests.interchange.battery import Loaded, golden, load, write_published
 
 ROWS = (
     "T5ForConditionalGeneration",
@@ -41,7 +41,7 @@ def compute(name: str, folder: Path) -> Loaded:
         scores = jnp.take_along_axis(scores, jnp.maximum(labels, 0)[:, :, None], axis=-1)[..., 0]
         return -jnp.sum(scores * (labels != IGNORED)) / jnp.sum(labels != IGNORED), output
 
-    (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
+    (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return Loaded(wanted, published, model, params, output, value, gradient)
 
 

@@ -13,15 +13,8 @@ from jax import Array
 from jaxllm.models import Model, ModelConfig, TransformerConfig, abstract_params, make_model
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, replicated, shardings_for, use_mesh
 
-FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 # Two documents in one row of T tokens: the first ends here.
 T, SPLIT = 12, 7
-
-
-def compiled(function: Callable) -> Callable:
-    """Compiled with few of XLA's passes: the mathematics is tested here, and most of the time would go into those."""
-    return jax.jit(function, compiler_options=FAST_TO_COMPILE)
 
 
 @cache
@@ -66,7 +59,7 @@ def measure(model: Model) -> Callable:
 @cache
 def program(config: ModelConfig) -> Callable:
     """`measure`, compiled."""
-    return compiled(measure(make_model(config)))
+    return jax.jit(measure(make_model(config)))
 
 
 def spread(shape: tuple[int, ...]) -> np.ndarray:
@@ -85,7 +78,7 @@ def explicit_mesh_agrees(config: ModelConfig, batch: dict[str, np.ndarray], leng
     rows = batch_sharding(mesh)
     with use_mesh(mesh):
         given = jax.device_put(batch, rows), jax.device_put(weights, rows), jax.device_put(one, replicated(mesh))
-        (got, _), got_grad = compiled(measure(model))(placed, *given)
+        (got, _), got_grad = jax.jit(measure(model))(placed, *given)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     assert jax.tree.structure(got_grad) == jax.tree.structure(want_grad)
     for (path, b), a in zip(jax.tree_util.tree_leaves_with_path(want_grad), jax.tree.leaves(got_grad), strict=True):

@@ -1,12 +1,13 @@
 """What every option of the decoder must keep: the reference's numbers, causality, packing, the cache, the mesh."""
 
+import jax
 import numpy as np
 import pytest
 
 from jaxllm.models import TransformerConfig, init_cache, make_model, unstack_layers
 from tests.models import reference
 from tests.models.options import OPTIONS, tiny
-from tests.models.programs import SPLIT, T, compiled, exact, explicit_mesh_agrees, packed_rows, parameters, program
+from tests.models.programs import SPLIT, T, exact, explicit_mesh_agrees, packed_rows, parameters, program
 
 every_option = pytest.mark.parametrize("name", OPTIONS)
 TIME = np.arange(T)
@@ -72,7 +73,7 @@ def test_cached_decoding_equals_the_full_forward(name):
     stacked = config.layer_loop == "scan"
     if not stacked:
         params = {**params, "layers": unstack_layers(params["layers"], config.num_layers)}
-    call = compiled(lambda batch, cache: model.apply({"params": params}, **batch, cache=cache)._replace(captured={}))
+    call = jax.jit(lambda batch, cache: model.apply({"params": params}, **batch, cache=cache)._replace(captured={}))
     cache, pieces = init_cache(config, 4, 16, stacked=stacked), []
     for t in range(0, T, 3):
         output = call({key: value[:, t : t + 3] for key, value in batch.items()}, cache)

@@ -1,12 +1,13 @@
 """Encoders and their heads: the reference's numbers, both directions, padding, packing, head masks, the mesh."""
 
+import jax
 import numpy as np
 import pytest
 
 from jaxllm.models import HeadConfig, TransformerConfig, make_model
 from tests.models import reference
 from tests.models.options import ENCODERS, tiny_encoder
-from tests.models.programs import SPLIT, T, compiled, exact, explicit_mesh_agrees, packed_rows, parameters, program
+from tests.models.programs import SPLIT, T, exact, explicit_mesh_agrees, packed_rows, parameters, program
 
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 TIME = np.arange(T)
@@ -84,7 +85,7 @@ def test_heads(name):
     model, params, batch = make_model(config), parameters(config), batch_of(config)
     batch["segment_ids"][1] = TIME == 0
     assert ("head" in params) == (name != "none") and "unembed" not in params
-    output = compiled(lambda batch: model.apply({"params": params}, **batch)._replace(captured={}))(batch)
+    output = jax.jit(lambda batch: model.apply({"params": params}, **batch)._replace(captured={}))(batch)
     for row, real in ((0, TIME >= 0), (1, TIME == 0), (2, TIME < SPLIT), (3, TIME >= SPLIT)):
         tokens, types = (np.asarray(batch[key][row])[real] for key in ("tokens", "token_types"))
         logits, hidden, pooled = reference.transformer(tokens, exact(params), config, types)
@@ -107,7 +108,7 @@ def test_a_head_mask_removes_heads(name):
     """Ones change nothing, to the bit; 0 is the removal of a head's rows of the output projection."""
     config = tiny_encoder(name)
     model, params, batch = make_model(config), parameters(config), batch_of(config)
-    forward = compiled(lambda params, mask, batch: model.apply({"params": params}, **batch, head_mask=mask).hidden)
+    forward = jax.jit(lambda params, mask, batch: model.apply({"params": params}, **batch, head_mask=mask).hidden)
     mask = np.ones((2, 4), np.float32)
     without = program(config)(params, batch, np.zeros((4, T), np.float32), np.float32(0))[0][1][1]
     np.testing.assert_allclose(forward(params, mask, batch), without, atol=1e-6)

@@ -11,7 +11,7 @@ import pytest
 from jaxllm.models import Encoded, EncoderDecoderConfig, init_cache, make_model, take_rows, unembed_decoder, unstack_layers
 from tests.models import reference
 from tests.models.options import PAIRS, tiny, tiny_pair
-from tests.models.programs import SPLIT, T, compiled, exact, explicit_mesh_agrees, packed_rows, parameters, program
+from tests.models.programs import SPLIT, T, exact, explicit_mesh_agrees, packed_rows, parameters, program
 
 every_pair = pytest.mark.parametrize("name", PAIRS)
 WRITTEN, DECODER_SPLIT = 9, 4
@@ -84,11 +84,11 @@ def test_cached_decoding_equals_the_full_forward(name):
         decoder = params["decoder"]
         layers = unstack_layers(decoder["layers"], config.decoder.num_layers)
         params = {**params, "decoder": {**decoder, "layers": layers}}
-    apply = compiled(
+    apply = jax.jit(
         lambda batch, memory, cache: model.apply({"params": params}, **batch, memory=memory, cache=cache, method="decode")
         ._replace(captured={})
     )  # fmt: skip
-    encode = compiled(lambda **batch: model.apply({"params": params}, **batch, method="encode").hidden)
+    encode = jax.jit(lambda **batch: model.apply({"params": params}, **batch, method="encode").hidden)
     read = {key: batch[key] for key in ("tokens", "positions", "segment_ids")}
     memory = Encoded(encode(**read), batch["segment_ids"])
 
@@ -116,7 +116,7 @@ def test_outputs_beside_the_logits():
     config = tiny_pair("bart")
     model, params, batch = make_model(config), parameters(config), batch_of()
     capture = ("hidden", "attention", "cross_attention")
-    apply = compiled(
+    apply = jax.jit(
         lambda params, batch: [
             model.apply({"params": params}, **batch, capture=capture),
             model.apply({"params": params}, **batch, unembed=False).logits,

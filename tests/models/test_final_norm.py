@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxllm.models import HeadConfig, Transformer, TransformerConfig, VisionConfig, init_params, make_model
-from tests.models.programs import compiled
 
 SIZE = {"num_layers": 2, "embed_dim": 8, "num_heads": 2, "causal": False, "init_std": 0.5}
 
@@ -20,9 +19,9 @@ def normalized(x):
 def test_the_last_hidden_state(placement, final_norm):
     config = TransformerConfig(vocab_size=5, norm_placement=placement, final_norm=final_norm, **SIZE)
     model = Transformer(config)
-    params = compiled(lambda key: init_params(model, key))(jax.random.key(0))
+    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
     params["layers"]["ffw_norm"]["bias"] += 1.0  # else a norm of a norm would change nothing
-    output = compiled(lambda p: model.apply({"params": p}, jnp.arange(5)[None], capture=["hidden"]))(params)
+    output = jax.jit(lambda p: model.apply({"params": p}, jnp.arange(5)[None], capture=["hidden"]))(params)
     last, expected = np.asarray(output.captured["hidden"][-1]), placement == "pre" if final_norm is None else final_norm
     assert ("final_norm" in params) == expected
     np.testing.assert_allclose(output.hidden, normalized(last) if expected else last, atol=1e-5)
@@ -32,9 +31,9 @@ def test_the_last_hidden_state(placement, final_norm):
 def test_of_an_image():
     encoder = TransformerConfig(position="none", norm_placement="post", final_norm=True, **SIZE)
     model = make_model(VisionConfig(image_size=4, patch_size=2, num_labels=3, encoder=encoder))
-    params = compiled(lambda key: init_params(model, key))(jax.random.key(0))
+    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
     params["layers"]["ffw_norm"]["bias"] += 1.0
-    output = compiled(lambda p: model.apply({"params": p}, jnp.ones((1, 4, 4, 3)), capture=["hidden"]))(params)
+    output = jax.jit(lambda p: model.apply({"params": p}, jnp.ones((1, 4, 4, 3)), capture=["hidden"]))(params)
     np.testing.assert_allclose(output.hidden, normalized(np.asarray(output.captured["hidden"][-1])), atol=1e-5)
 
 

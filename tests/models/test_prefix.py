@@ -1,12 +1,13 @@
 """Prefix tokens see each other both ways, and later ones stay causal: by the reference, by gradient, and with the cache."""
 
+import jax
 import numpy as np
 import pytest
 
 from jaxllm.models import init_cache, make_model
 from tests.models import reference
 from tests.models.options import tiny
-from tests.models.programs import SPLIT, T, compiled, exact, packed_rows, parameters, program
+from tests.models.programs import SPLIT, T, exact, packed_rows, parameters, program
 
 rows = pytest.mark.parametrize("name", ["gpt2", "gemma"])
 TIME, PREFIX = np.arange(T), np.zeros((4, T), bool)
@@ -50,7 +51,7 @@ def test_with_the_cache():
     """The prefix comes in one call; later calls are causal and still see it."""
     config = tiny("gemma")
     model, params, batch = make_model(config), parameters(config), packed_rows()
-    call = compiled(lambda batch, cache: model.apply({"params": params}, **batch, cache=cache)._replace(captured={}))
+    call = jax.jit(lambda batch, cache: model.apply({"params": params}, **batch, cache=cache)._replace(captured={}))
     first = call({**{key: value[:, :9] for key, value in batch.items()}, "prefix": PREFIX[:, :9]}, init_cache(config, 4, T))
     rest = call({key: value[:, 9:] for key, value in batch.items()}, first.cache)
     real = np.asarray(batch["segment_ids"] != 0)

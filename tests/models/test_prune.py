@@ -8,7 +8,7 @@ import pytest
 from jaxllm.models import abstract_params, count_params, init_cache, make_model, prune_heads, train_flops_per_token
 from jaxllm.models.vision import VisionConfig
 from tests.models.options import tiny, tiny_encoder
-from tests.models.programs import T, compiled, explicit_mesh_agrees, packed_rows, parameters
+from tests.models.programs import T, explicit_mesh_agrees, packed_rows, parameters
 
 ROWS = {
     "alibi": (tiny("alibi", num_kv_heads=None), {0: [1, 3], 1: [0, 2]}),
@@ -34,7 +34,7 @@ def test_pruned_equals_masked(name):
 
     def program(config):
         model = make_model(config)
-        return compiled(lambda params, mask: model.apply({"params": params}, **batch, head_mask=mask, capture=("attention",)))
+        return jax.jit(lambda params, mask: model.apply({"params": params}, **batch, head_mask=mask, capture=("attention",)))
 
     masked, pruned = program(config), program(smaller)
     ones = np.ones_like(masks)
@@ -79,8 +79,8 @@ def test_a_pruned_decoder_decodes_with_a_cache(name):
     config, heads = ROWS[name]
     config, params = prune_heads(config, parameters(config), heads)
     model, batch = make_model(config), packed_rows()
-    full = compiled(lambda batch: model.apply({"params": params}, **batch).logits)(batch)
-    call = compiled(lambda batch, cache: model.apply({"params": params}, **batch, cache=cache)._replace(captured={}))
+    full = jax.jit(lambda batch: model.apply({"params": params}, **batch).logits)(batch)
+    call = jax.jit(lambda batch, cache: model.apply({"params": params}, **batch, cache=cache)._replace(captured={}))
     cache, pieces = init_cache(config, 4, 12), []
     assert [keys.shape[1] for keys in cache.keys] == [len(config.heads_kept(layer)) * config.kv_heads // 4 for layer in (0, 1)]
     for t in range(0, T, 4):
@@ -103,8 +103,8 @@ def test_a_model_over_images_is_pruned_by_its_encoder():
     encoder, fewer = prune_heads(config.encoder, params, {1: [2]})
     smaller = VisionConfig(image_size=8, patch_size=4, num_labels=3, encoder=encoder)
     images, mask = np.sin(np.arange(384, dtype=np.float32)).reshape(2, 8, 8, 3), mask_of(encoder, {1: [2]})
-    got = compiled(lambda images: make_model(smaller).apply({"params": fewer}, images).logits)(images)
-    masked = compiled(lambda images, mask: make_model(config).apply({"params": params}, images, head_mask=mask).logits)
+    got = jax.jit(lambda images: make_model(smaller).apply({"params": fewer}, images).logits)(images)
+    masked = jax.jit(lambda images, mask: make_model(config).apply({"params": params}, images, head_mask=mask).logits)
     np.testing.assert_allclose(got, masked(images, mask), atol=1e-5)
 
 

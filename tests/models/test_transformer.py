@@ -7,11 +7,10 @@ import pytest
 
 from jaxllm.models import Encoded, Transformer, init_cache, init_params
 from tests.models.options import tiny
-from tests.models.programs import compiled
 
 
 def made(model):
-    return compiled(lambda key: init_params(model, key))(jax.random.key(0))
+    return jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
 
 
 def test_parameters_are_plain_nested_dicts_stacked_over_layers():
@@ -32,7 +31,7 @@ def test_initial_scale():
 def test_capture_hands_out_hidden_states_and_attention():
     model = Transformer(tiny("gpt2"))
     params = made(model)
-    output = compiled(lambda p: model.apply({"params": p}, jnp.arange(8)[None], capture=("hidden", "attention")))(params)
+    output = jax.jit(lambda p: model.apply({"params": p}, jnp.arange(8)[None], capture=("hidden", "attention")))(params)
     assert output.captured["hidden"].shape == (3, 1, 8, 32)
     attention = output.captured["attention"]
     assert attention.shape == (2, 1, 4, 8, 8)
@@ -45,7 +44,7 @@ def test_capture_hands_out_hidden_states_and_attention():
 def test_compute_dtype_is_separate_and_logits_are_float32():
     model = Transformer(tiny("gpt2", compute_dtype="bfloat16"))
     params = made(model)
-    output = compiled(lambda p: model.apply({"params": p}, jnp.arange(8)[None])._replace(captured={}))(params)
+    output = jax.jit(lambda p: model.apply({"params": p}, jnp.arange(8)[None])._replace(captured={}))(params)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert output.hidden.dtype == jnp.bfloat16 and output.logits.dtype == jnp.float32
 
@@ -54,9 +53,9 @@ def test_compute_dtype_is_separate_and_logits_are_float32():
 def test_dropout_needs_a_key_and_is_a_function_of_it(loop):
     model = Transformer(tiny("gpt2", dropout=0.5, layer_loop=loop))
     params = made(model)
-    run = compiled(lambda key: model.apply({"params": params}, jnp.arange(8)[None], dropout_key=key).logits)
+    run = jax.jit(lambda key: model.apply({"params": params}, jnp.arange(8)[None], dropout_key=key).logits)
     off = Transformer(dataclasses.replace(model.config, dropout=0.0))
-    without = compiled(lambda p: off.apply({"params": p}, jnp.arange(8)[None]).logits)(params)
+    without = jax.jit(lambda p: off.apply({"params": p}, jnp.arange(8)[None]).logits)(params)
     np.testing.assert_allclose(run(None), without, atol=1e-6)
     np.testing.assert_array_equal(run(jax.random.key(1)), run(jax.random.key(1)))
     assert not jnp.allclose(run(jax.random.key(1)), run(jax.random.key(2)))

@@ -8,7 +8,7 @@ import pytest
 from jaxllm.models import VisionConfig, make_model
 from tests.models import reference
 from tests.models.options import tiny_encoder
-from tests.models.programs import compiled, exact, explicit_mesh_agrees, parameters, program
+from tests.models.programs import exact, explicit_mesh_agrees, parameters, program
 
 IMAGES = dict(image_size=12, patch_size=4, channels=2)
 ROWS = {
@@ -46,7 +46,7 @@ def test_outputs_beside_the_logits():
     model, params, images = make_model(config), parameters(config), batch_of()["images"]
     mask = np.ones((2, 4), np.float32)
     mask[1, 2] = 0
-    apply = compiled(lambda x, m: model.apply({"params": params}, x, head_mask=m, capture=("hidden", "attention")))
+    apply = jax.jit(lambda x, m: model.apply({"params": params}, x, head_mask=m, capture=("hidden", "attention")))
     output, whole = apply(images, mask), apply(images, np.ones((2, 4), np.float32))
     assert output.logits is None and "classifier" not in params
     assert output.captured["hidden"].shape == (3, 4, 10, 32) and output.captured["attention"].shape == (2, 4, 4, 10, 10)

@@ -51,9 +51,6 @@ CUTS = {
     "parts": {"accumulate": 2, "remat": "block", "chunk": 8},
 }
 """Ways to compute a batch; as pieces a device has fewer time steps than there are chunks."""
-HASTE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, "xla_cpu_use_fusion_emitters": False}
-"""For the compiler, where there are many steps: split over the devices as ever, but not made fast, which takes four times as
-long as all the rest."""
 
 
 def name(mesh: dict[str, int]) -> str:
@@ -89,9 +86,7 @@ def start(mesh: MeshConfig, num_layers: int, experts: ExpertsConfig | None) -> t
     return jax.device_get(init_state(model, optimizer, devices, jax.random.key(0), abstract)), abstract
 
 
-def run(
-    mesh: MeshConfig, num_layers: int, experts: ExpertsConfig | None, cut: str, compiler_options: dict | None = None
-) -> np.ndarray:
+def run(mesh: MeshConfig, num_layers: int, experts: ExpertsConfig | None, cut: str) -> np.ndarray:
     """[STEPS, 2]: losses and gradient norms."""
     options = CUTS[cut]
     model = Transformer(config(num_layers, experts, options["remat"]))
@@ -101,7 +96,7 @@ def run(
     state = jax.tree.map(lambda value, leaf: jax.device_put(value, leaf.sharding), first, abstract)
     loss = make_loss(model, LossConfig(chunk=options["chunk"], z_loss=1e-3))
     step = make_train_step(loss, optimizer, schedule, key=jax.random.key(0), accumulate=options["accumulate"])
-    compiled = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), devices).compile(compiler_options)
+    compiled = lower_train_step(step, abstract, jax.eval_shape(lambda: make_batch(0)), devices).compile()
     found = []
     for number in range(STEPS):
         state, metrics = compiled(state, jax.device_put(make_batch(number), batch_sharding(devices)))
@@ -114,12 +109,12 @@ def one_device(num_layers: int, experts: ExpertsConfig | None) -> np.ndarray:
     return run(MeshConfig(data=1), num_layers, experts, cut="whole")
 
 
-def check(mesh: dict[str, int], explicit: bool, experts: bool, cut: str, compiler_options: dict | None = None) -> None:
+def check(mesh: dict[str, int], explicit: bool, experts: bool, cut: str) -> None:
     # The balance of experts is that of each part of a batch: no sum over parts, so it is left out where there are some.
     balance = 0.0 if CUTS[cut]["accumulate"] > 1 else 0.1
     mixture = ExpertsConfig(num_experts=8, top_k=2, load_balance=balance) if experts else None
     layers = max(4, mesh["stage"]) if "stage" in mesh else 2
-    got = run(MeshConfig(**{"data": 1, **mesh}, explicit=explicit), layers, mixture, cut, compiler_options)  # type: ignore[arg-type]
+    got = run(MeshConfig(**{"data": 1, **mesh}, explicit=explicit), layers, mixture, cut)  # type: ignore[arg-type]
     np.testing.assert_allclose(got, one_device(layers, mixture), atol=1e-5, rtol=1e-5)
 
 
@@ -134,7 +129,7 @@ def test_an_explicit_mesh(experts, cut):
     check({"fsdp": 2, "context": 2, "tensor": 2}, explicit=True, experts=experts, cut=cut)
 
 
-def test_dropout_in_stages_is_the_same_in_both_modes(in_haste):
+def test_dropout_in_stages_is_the_same_in_both_modes():
     """The key comes to the stages from outside of them."""
     model = Transformer(dataclasses.replace(config(2, None), dropout=0.5))
     loss, found = make_loss(model, LossConfig()), []
@@ -149,18 +144,10 @@ def test_dropout_in_stages_is_the_same_in_both_modes(in_haste):
     assert abs(found[1] / found[0] - 1) > 1e-3
 
 
-@pytest.fixture
-def in_haste():
-    """Also where the first state is computed."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("experts", [False, True], ids=["dense", "experts"])
 @pytest.mark.parametrize("explicit", [False, True], ids=["auto", "explicit"])
 @pytest.mark.parametrize("mesh", MESHES, ids=name)
-def test_every_mesh(mesh, explicit, experts, cut, in_haste):
-    check(mesh, explicit, experts, cut, HASTE)
+def test_every_mesh(mesh, explicit, experts, cut):
+    check(mesh, explicit, experts, cut)

@@ -11,7 +11,7 @@ from jaxllm.sharding import MeshConfig, make_mesh, use_mesh
 from jaxllm.training import LossConfig, LossSums
 from jaxllm.training.neftune import noise_scale, noisy
 from tests.models.options import tiny, tiny_encoder, tiny_pair
-from tests.models.programs import FAST_TO_COMPILE, parameters
+from tests.models.programs import parameters
 
 CONFIG = tiny("llama", dropout=0.0)
 TOKENS = np.random.default_rng(0).integers(1, 48, (4, 12)).astype(np.int32)
@@ -33,7 +33,7 @@ def hidden(alpha, key, config=CONFIG, mesh=None, capture="hidden"):
         return found.pop()[0]
 
     batch = {"tokens": TOKENS, "segment_ids": SEGMENTS}
-    program = jax.jit(run, compiler_options=FAST_TO_COMPILE)
+    program = jax.jit(run)
     if mesh is None:
         return np.asarray(program(parameters(config), batch))
     with use_mesh(make_mesh(mesh, 4)):
@@ -75,7 +75,7 @@ def test_virtual_tokens_before_an_encoders_text_have_no_noise(method):
         noisy(loss, alpha)(begin_params(model, jax.random.key(0), base), {}, jax.random.key(0))
         return found.pop()
 
-    clean, noised = jax.jit(lambda: (run(0.0), run(5.0)), compiler_options=FAST_TO_COMPILE)()
+    clean, noised = jax.jit(lambda: (run(0.0), run(5.0)))()
     np.testing.assert_array_equal(clean[:, :3], noised[:, :3])
     assert (np.abs(clean[:, 3:] - noised[:, 3:]).max(axis=2) > 0.01).all()
 
@@ -102,6 +102,6 @@ def test_of_an_encoder_decoder_what_is_read_is_noisy():
         noisy(loss, alpha)(parameters(config), {}, jax.random.key(0))
         return found.pop()
 
-    clean, noised = jax.jit(lambda: (run(0.0), run(5.0)), compiler_options=FAST_TO_COMPILE)()
+    clean, noised = jax.jit(lambda: (run(0.0), run(5.0)))()
     assert np.abs(clean[0] - noised[0]).max() > 0.1
     np.testing.assert_array_equal(clean[1], noised[1])

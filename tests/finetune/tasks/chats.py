@@ -14,7 +14,7 @@ from jaxllm.data.subword import SubwordTokenizer, train_subword
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks.task import Predict
 from jaxllm.models import TransformerConfig
-from tests.models.programs import FAST_TO_COMPILE, compiled, parameters
+from tests.models.programs import parameters
 
 WORDS = "what is a boat that went to sea with seven fish and some bread in it".split()
 TEMPLATE = (
@@ -88,7 +88,7 @@ def decoder(**changes: Any) -> TransformerConfig:
 
 def predicted(predict: Predict, config: Any, batch: dict[str, np.ndarray]) -> Any:
     """What a task says of a batch, with numbers that show any parameter left out."""
-    return compiled(predict)(parameters(config), batch)
+    return jax.jit(predict)(parameters(config), batch)
 
 
 def logits_of(model: Any, params: Any, *tokens: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def logits_of(model: Any, params: Any, *tokens: np.ndarray) -> np.ndarray:
     return np.asarray(_logits(model, params, wide, segments))[:, : tokens[-1].shape[1]]
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST_TO_COMPILE)
+@functools.partial(jax.jit, static_argnums=0)
 def _logits(model: Any, params: Any, tokens: list[Any], segments: dict[str, Any]) -> Any:
     return model.apply({"params": params}, *tokens, **segments).logits
 

@@ -29,7 +29,6 @@ from tests.finetune.tasks.chats import (
     turn,
     write_sets,
 )
-from tests.models.programs import compiled
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL, TASK = decoder(), InstructionTuning()
@@ -66,7 +65,7 @@ def test_loss_is_the_mean_over_what_the_assistant_says(folder, packing, chunk):
     assert batch["segment_ids"].max() > 1 if packing else batch["segment_ids"].max() == 1
     sums, counts = wanted_losses(range(24, 30))
     model = Transformer(MODEL)
-    loss = compiled(lambda params, batch: TASK.make_loss(model, LossConfig(chunk=chunk))(params, batch, None))
+    loss = jax.jit(lambda params, batch: TASK.make_loss(model, LossConfig(chunk=chunk))(params, batch, None))
     found = loss(parameters(MODEL), batch)
     assert found.weight == counts.sum()
     assert found.cross_entropy == pytest.approx(sums.sum(), rel=1e-5) and found.total == pytest.approx(sums.sum(), rel=1e-5)
@@ -89,7 +88,7 @@ def test_gradient_in_pieces_is_that_of_the_whole(folder):
 
     def gradient(chunk):
         loss = TASK.make_loss(model, LossConfig(chunk=chunk))
-        return compiled(jax.grad(lambda params: loss(params, batch, None).total))(parameters(MODEL))
+        return jax.jit(jax.grad(lambda params: loss(params, batch, None).total))(parameters(MODEL))
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), gradient(None), gradient(16))
 
@@ -99,7 +98,7 @@ def test_loss_is_that_of_trl():
     golden = dict(np.load(GOLDEN / "trl.npz"))
     with pytest.warns(UserWarning, match="no tokenizer"):
         base = load(GOLDEN / "peft" / "base" / "llama")
-    run = compiled(TASK.make_loss(base.model, LossConfig()))
+    run = jax.jit(TASK.make_loss(base.model, LossConfig()))
     lengths, width = golden["lengths"], golden["tokens"].shape[1]
     there = np.arange(width) < lengths[:, None]
     apart = {

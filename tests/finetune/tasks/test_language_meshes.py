@@ -16,7 +16,7 @@ from jaxllm.sharding import MeshConfig, batch_parts, batch_sharding, make_mesh, 
 from jaxllm.training import LossConfig
 from tests.finetune.programs import fresh, moved
 from tests.finetune.tasks.chats import decoder, opened, parameters, write_sets
-from tests.models.programs import compiled, described
+from tests.models.programs import described
 
 LORA = LoRA(rank=2)
 BEHIND = EncoderDecoderConfig(
@@ -59,7 +59,7 @@ def computed(case: str, folder, chunk: int | None, sizes: MeshConfig | None):
     params = parameters(config) if method is None else moved(method, fresh(method, config))
     rows = task.rows(opened(folder, dataset), config, "train", seed=2)
     loss = task.make_loss(model, LossConfig(chunk=chunk))
-    value = compiled(jax.value_and_grad(lambda params, batch: loss(params, batch, None).total))
+    value = jax.jit(jax.value_and_grad(lambda params, batch: loss(params, batch, None).total))
     if sizes is None:
         return jax.device_get(value(params, rows.batch(np.arange(8), Share())))
     mesh = make_mesh(sizes)

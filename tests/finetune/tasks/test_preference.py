@@ -21,7 +21,6 @@ from jaxllm.recipe.job import by_item
 from jaxllm.training import LossConfig
 from tests.finetune.programs import fresh, moved
 from tests.finetune.tasks.chats import decoder, opened, parameters, reference_log_probs, tokenizer, write_sets
-from tests.models.programs import compiled
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = decoder()
@@ -107,7 +106,7 @@ def test_losses_are_those_of_trl(golden, kind, chunk):
     """Each pair by itself, so that TRL's mean over a batch's tokens in ORPO is one over a pair's."""
     given, model, params = golden
     task = PreferenceTuning(kind=kind, beta=float(given["beta"]), learn_prompt=kind == "orpo")
-    predict = compiled(task.make_predict(model, LossConfig(chunk=chunk)))
+    predict = jax.jit(task.make_predict(model, LossConfig(chunk=chunk)))
     batch = pairs_of(given)
     sums, found = predict(params, batch)
     wanted = given["orpo" if kind == "orpo" else f"dpo_{kind}"]
@@ -143,7 +142,7 @@ def test_reference_is_the_model_without_its_method(folder):
     batch = rows.batch(np.arange(6), Share())
     model = adapt(Transformer(MODEL), LORA)
     begin = fresh(LORA, MODEL)
-    predict = compiled(task.make_predict(model, LossConfig()))
+    predict = jax.jit(task.make_predict(model, LossConfig()))
     sums, found = predict(begin, batch)
     assert float(sums.total / sums.weight) == pytest.approx(np.log(2), rel=1e-5)
     np.testing.assert_allclose(found["rewards"], 0, atol=1e-5)
@@ -176,7 +175,7 @@ def test_no_gradient_passes_through_the_reference(folder):
     kept = task.referenced(rows, model, params, LossConfig())
     loss = task.make_loss(model, LossConfig())
     gradients = [
-        compiled(jax.grad(lambda own, batch: loss(overlay(params, own), batch, None).total))(
+        jax.jit(jax.grad(lambda own, batch: loss(overlay(params, own), batch, None).total))(
             params, source.batch(np.arange(6), Share())
         )
         for source in (rows, kept)
@@ -200,7 +199,7 @@ def test_a_model_that_learns_itself_needs_numbers(folder):
 def test_scores(folder):
     data, task = opened(folder, "pairs"), PreferenceTuning(kind="orpo")
     rows = task.rows(data, MODEL, "validation", seed=None)
-    sums, found = compiled(task.make_predict(Transformer(MODEL), LossConfig()))(
+    sums, found = jax.jit(task.make_predict(Transformer(MODEL), LossConfig()))(
         parameters(MODEL), rows.batch(np.arange(6), Share())
     )
     by_number = by_item([jax.device_get(found)])

@@ -14,7 +14,6 @@ from jaxllm.models import EncoderDecoder, EncoderDecoderConfig, HeadConfig, Tran
 from jaxllm.recipe.job import by_item
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, logits_of, opened, parameters, reference_log_probs, tokenizer, write_sets
-from tests.models.programs import compiled
 
 ALONE = decoder()
 BEHIND = EncoderDecoderConfig(
@@ -49,7 +48,7 @@ def test_a_decoder_learns_the_target_behind_the_prompt(folder):
         ids = [*asked, *tok.encode(record["target"]), tok.eos_id]
         log_probs = reference_log_probs(Transformer(ALONE), ALONE, np.array(ids, np.int32))
         sums, count = sums - log_probs[len(asked) - 1 :].sum(), count + len(ids) - len(asked)
-    loss = compiled(task.make_loss(Transformer(ALONE), LossConfig()))(parameters(ALONE), batch, None)
+    loss = jax.jit(task.make_loss(Transformer(ALONE), LossConfig()))(parameters(ALONE), batch, None)
     assert loss.weight == count and float(loss.total) == pytest.approx(sums, rel=1e-5)
 
 
@@ -69,9 +68,9 @@ def test_a_decoder_behind_an_encoder(folder, chunk):
         log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
         sums, count = sums - log_probs[np.arange(len(wanted)), wanted].sum(), count + len(wanted)
     config = LossConfig(chunk=chunk)
-    loss = compiled(task.make_loss(model, config))(parameters(BEHIND), batch, None)
+    loss = jax.jit(task.make_loss(model, config))(parameters(BEHIND), batch, None)
     assert loss.weight == count and float(loss.total) == pytest.approx(sums, rel=1e-5)
-    told, found = compiled(task.make_predict(model, config))(parameters(BEHIND), batch)
+    told, found = jax.jit(task.make_predict(model, config))(parameters(BEHIND), batch)
     assert float(told.cross_entropy) == pytest.approx(sums, rel=1e-5)
     by_number = by_item([jax.device_get(found)])
     scores = task.score(by_number, rows, data)

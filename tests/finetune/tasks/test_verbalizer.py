@@ -12,7 +12,7 @@ from jaxllm.models import HeadConfig, Transformer
 from jaxllm.recipe.job import by_item
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.chats import decoder, logits_of
-from tests.models.programs import compiled, parameters
+from tests.models.programs import parameters
 
 ENCODER = decoder(causal=False, vocab_size=320, bias=True, context_len=128, head=HeadConfig(transform=True, bias=True))
 DECODER = decoder(vocab_size=320, context_len=256)
@@ -45,12 +45,12 @@ def test_the_loss_is_that_of_the_words_alone(open_task):
             logits = np.asarray(logits_of(model, parameters(config), np.array([ids]))[0, place], np.float64)[words]
             wanted.append(np.log(np.exp(logits).sum()) - logits[record["label"]])
             chosen.append(logits.argmax())
-        sums, found = compiled(task.make_predict(model, LossConfig()))(parameters(config), batch)
+        sums, found = jax.jit(task.make_predict(model, LossConfig()))(parameters(config), batch)
         assert sums.weight == 10 and float(sums.cross_entropy) == pytest.approx(sum(wanted), rel=1e-4)
         by_number = by_item([jax.device_get(found)])
         scores = task.score(by_number, rows, data).values()
         assert scores["accuracy"] == np.mean(np.array(chosen) == [record["label"] for record in records])
-        loss = compiled(task.make_loss(model, LossConfig()))(parameters(config), batch, None)
+        loss = jax.jit(task.make_loss(model, LossConfig()))(parameters(config), batch, None)
         assert float(loss.total) == pytest.approx(float(sums.total), rel=1e-6)
         assert len(task.show(by_number, rows, data).splitlines()) == 5
 
