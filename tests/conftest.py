@@ -3,7 +3,9 @@
 Most of those programs run once, on a few numbers: XLA leaves out what makes them fast, which takes it a tenth of the time.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -14,9 +16,23 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cp
 os.environ.setdefault("JAXLLM_CACHE", str(Path.home() / ".cache" / "jaxllm" / "tests"))
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 from jaxllm.hardware import set_up  # noqa: E402
 from tests.gcs import bucket_url, google  # noqa: E402, F401
 
 set_up()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test is not looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_programs() -> Iterator[None]:
+    """The programs of a file go with it: some thousands more of them slow down all that follow."""
+    yield
+    jax.clear_caches()

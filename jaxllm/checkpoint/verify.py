@@ -6,6 +6,7 @@ about the checkpoint; any other error is nobody's fault but ours and passes as i
 """
 
 import errno
+import gc
 import json
 import os
 import re
@@ -74,6 +75,8 @@ def _read(
             found = files.read(checkpointer, folder, request)
         except Exception as error:
             failure = _judge(error, place, step)
+        if failure is not None:
+            gc.collect()  # the coroutines that the error has left
     if failure is not None:
         raise failure
     return manifest, found["state"]
