@@ -1,5 +1,6 @@
 """Any of the models: made from its config, its parameters made or only described."""
 
+import functools
 from typing import Any
 
 import jax
@@ -28,5 +29,11 @@ def init_params(model: Model, key: Array) -> Any:
 
 def abstract_params(model: Model) -> tuple[Any, Any]:
     """Shapes and types of the parameters, and their logical axes, without computing anything, nor starting a device."""
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *model.example_inputs()))
-    return variables["params"], variables["axes"]
+    variables = _described(model, jax.sharding.get_abstract_mesh())
+    return tuple(jax.tree.map(lambda leaf: leaf, variables[name]) for name in ("params", "axes"))  # type: ignore[return-value]
+
+
+@functools.lru_cache(maxsize=64)
+def _described(model: Model, mesh: Any) -> Any:
+    """The variables; a run asks for those of its model several times, and each time would trace it anew."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), *model.example_inputs()))
