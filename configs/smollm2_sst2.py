@@ -6,7 +6,8 @@ Data        GLUE's SST-2, sentences and labels:
                 --validation dev.tsv --test test.tsv
             (there the validation split is of pieces of sentences, as the training split, and the test split of sentences)
 Command     jaxllm train configs/smollm2_sst2.py            (--pretrained FOLDER for a copy of the model on this machine)
-            scripts/benchmark/method_comparison.py smollm2 runs it with every method, minilm with MiniLM in its place
+            scripts/benchmark/method_comparison.py smollm2 runs it with every method, with 8 examples a step and 200 test
+            texts; minilm as it is, with MiniLM in its place and 80 steps
 Hardware    two CPU cores
 Result      none yet of SmolLM2; of MiniLM scripts/benchmark/results/method_comparison--minilm--*.json
 """

@@ -21,10 +21,12 @@ step .venv/bin/pyright
 step .venv/bin/lint-imports
 step .venv/bin/pytest -q -n 2 --dist loadfile "$@"
 
-# The fast part once more on Python 3.12, where there is one and the environment above has another.
+# A part once more on Python 3.12, where there is one and the environment above has another; compiled as users compile, not in
+# haste as by tests/conftest.py.
 version=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 if [ "$version" != 3.12 ] && python312=$(find_python312); then
     make_environment .venv-3.12 "$python312" ".[test]"
+    export XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0
     step .venv-3.12/bin/pytest -q -n 2 --dist loadfile tests/hardware tests/sharding tests/data tests/training/test_optimizer_parity.py tests/recipe/test_fit.py
 fi
 echo

@@ -29,8 +29,18 @@ def init_params(model: Model, key: Array) -> Any:
 
 def abstract_params(model: Model) -> tuple[Any, Any]:
     """Shapes and types of the parameters, and their logical axes, without computing anything, nor starting a device."""
-    variables = _described(model, jax.sharding.get_abstract_mesh())
+    trace = _described if _hashable(model) else _described.__wrapped__
+    variables = trace(model, jax.sharding.get_abstract_mesh())
     return tuple(jax.tree.map(lambda leaf: leaf, variables[name]) for name in ("params", "axes"))  # type: ignore[return-value]
+
+
+def _hashable(model: Model) -> bool:
+    """Whether it is described by frozen fields alone; one may have a list where a tuple is meant."""
+    try:
+        hash(model)
+    except TypeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)

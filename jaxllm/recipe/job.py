@@ -26,7 +26,8 @@ from jaxllm.data.rows import BatchRows, Share
 from jaxllm.distributed import num_processes
 from jaxllm.evaluate import evaluate
 from jaxllm.evaluate.metrics import Scores
-from jaxllm.finetune.tasks import Found, is_task
+from jaxllm.finetune.tasks import Found, TextClassification, is_task
+from jaxllm.finetune.tasks.classification import absent
 from jaxllm.finetune.tasks.mixed_rows import MixedRows
 from jaxllm.finetune.tasks.task import tell_cut
 from jaxllm.hardware import mfu
@@ -87,6 +88,7 @@ class Job(Program):
             splits = (self.recipe.data.validation_split, self.data.test_split)
             others: list[Any] = [self.open(split, None) for split in splits if split is not None]
             told = [tell_cut(rows) for rows in (self.plain_train, *others)]
+            told.append(self._tell_absent(self.plain_train))
         if isinstance(self.plain_train, MixedRows):
             told.append(self.plain_train.told)
         if isinstance(self.data, TaskData) and self.data.config.pair_feature is None and PAIR in self.data.data_set.features:
@@ -95,6 +97,14 @@ class Job(Program):
             name = type(self.recipe.method).__name__
             told.append(f"one text a row, without data.packing: {name} puts tokens of its own before each")
         return [words for words in told if words is not None]
+
+    def _tell_absent(self, rows: ExampleRows) -> str | None:
+        """The classes that a run cannot learn, in words."""
+        objective = self.recipe.objective
+        if not isinstance(objective, TextClassification) or objective.several or not isinstance(self.data, TaskData):
+            return None
+        missing = absent(rows, objective.labels(self.data))
+        return f"warning: {rows.records.split} has no example of {', '.join(missing[:20])}" if missing else None
 
     def compile_step(self) -> TrainStep:
         """Of batches that differ in shape, the program for the largest among the first ones; others when they are met."""

@@ -115,7 +115,7 @@ def recipe_of(
     unread, read = ("test_split", "validation_split") if tuning else ("validation_split", "test_split")
     splits: dict[str, Any] = {unread: None}
     if chosen.texts is not None:
-        splits[read] = f"{read.removesuffix('_split')}[:{chosen.texts}]"
+        splits[read] = f"{getattr(recipe.data, read).partition('[')[0]}[:{chosen.texts}]"
     data = dataclasses.replace(recipe.data, **splits)
     schedule = dataclasses.replace(recipe.optimizer.schedule, warmup_steps=steps // 10)
     source = pretrained or chosen.pretrained or recipe.pretrained

@@ -26,11 +26,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from compared_methods import BASES, METHODS, methods_of, rates_of, recipe_of
+from compared_methods import BASES, METHODS, SCRATCH, methods_of, rates_of, recipe_of
 from record import spread, write_record
 
 from jaxllm.finetune import learning_rate
 from jaxllm.recipe import Recipe
+from jaxllm.training.optimizer import LEARNING_RATE
 
 WORKER = Path(__file__).parent / "compared_methods.py"
 MORE_RATES = 2
@@ -43,7 +44,7 @@ NOTES = (
     "method has no place here. scratch: the base's architecture, begun anew. Learning rates: "
 )
 TUNED = f"the best of a few by their accuracy on the validation split, seed {TUNING_SEED}, which is none of those here."
-DEFAULT = "those of a recipe that names none, for each method (jaxllm/finetune/rates.py), not chosen for this base."
+DEFAULT = "those of a recipe that names none, for each method (jaxllm/finetune/rates.py, chosen on MiniLM)."
 
 
 class Kept:
@@ -93,8 +94,10 @@ def main() -> None:
     options = parser.parse_args()
     recipe = recipe_of(options.base, "full", 0, 1e-3, folder=None, pretrained=None, tuning=False)
     path = options.kept or Path("runs", f"method_comparison-{options.base}.json")
-    settings = settings_of(recipe) | ({"rates": "default"} if options.default_rates else {})
-    kept, names = Kept(path, settings, options.jobs), options.methods or methods_of(options.base)
+    settings, names = settings_of(recipe), options.methods or methods_of(options.base)
+    if options.default_rates:
+        settings["rates"] = {name: default_rate(name) for name in methods_of(options.base)}
+    kept = Kept(path, settings, options.jobs)
     with ThreadPoolExecutor(options.jobs) as pool:
         if options.tune:
             begun = [pool.submit(tune, kept, options.base, name, options.pretrained) for name in names]
@@ -167,8 +170,8 @@ def run_once(kept: Kept, base: str, name: str, seed: int, pretrained: str | None
     runs = kept.found["runs"].get(name, {})
     if name in kept.found["refused"] or str(seed) in runs:
         return
-    if kept.found["settings"].get("rates") == "default":
-        rate = learning_rate(METHODS[name].method)
+    if "rates" in kept.found["settings"]:
+        rate = kept.found["settings"]["rates"][name]
     elif kept.found["tuning"].get(name):
         rate = best_rate(kept.found["tuning"][name])
     else:
@@ -176,6 +179,11 @@ def run_once(kept: Kept, base: str, name: str, seed: int, pretrained: str | None
     shown = measure(kept, base, name, seed, rate, pretrained, tuning=False)
     if shown is not None:
         kept.keep(shown | {"learning_rate": rate}, "runs", name, str(seed))
+
+
+def default_rate(name: str) -> float:
+    """That of a recipe that names none."""
+    return LEARNING_RATE if name == SCRATCH else learning_rate(METHODS[name].method)
 
 
 def measure(

@@ -9,7 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxllm.finetune import IA3, AdaLoRA, BitFit, Bottleneck, Freeze, Full, LoRA, VeRA, adapt, wrapped
+from jaxllm.finetune import (
+    IA3,
+    AdaLoRA,
+    BitFit,
+    Bottleneck,
+    Freeze,
+    Full,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    VeRA,
+    adapt,
+    wrapped,
+)
 from jaxllm.finetune.lora import merge_module
 from jaxllm.finetune.operations import merge
 from jaxllm.models import (
@@ -52,6 +66,13 @@ METHODS = {
     "parallel": Bottleneck(kind="parallel", bottleneck_dim=3, scaling=4.0),
     "vera": VeRA(rank=5, targets=EVERY),
 }  # fmt: skip
+SOFT = {
+    "prefix": PrefixTuning(tokens=3, initialization="random"),
+    "prefix network": PrefixTuning(tokens=3, projection=True, hidden=6),
+    "prompt": PromptTuning(tokens=3),
+    "p-tuning": PTuning(tokens=3, hidden=6),
+}
+"""Methods that change something from the start; tests/finetune/test_prompts.py says what."""
 NOT_MERGED = ("houlsby", "pfeiffer", "parallel")
 QUICK = (
     "gpt-lora by layer", "gpt-tied", "gpt-lora bias", "gpt-dora", "gpt-bitfit", "bert-houlsby", "bert-lora", "t5-adalora",
@@ -72,13 +93,15 @@ IMPOSSIBLE = (
     "t5-lora by layer",
 )
 PAIRS = [f"{family}-{name}" for family in FAMILIES for name in METHODS if METHODS[name].leaf or name == "bitfit"]
-OTHERWISE = {
+OTHERWISE: dict[str, str] = {
     "full": "", "freeze": "", "lora by layer": "auto", "lora": "explicit", "dora": "stages", "pissa": "pieces",
     "embeddings": "explicit", "adalora": "explicit", "ia3": "auto", "houlsby": "stages", "vera": "pieces",
-    "dora dropout": "",
+    "dora dropout": "", "bitfit": "", "pfeiffer": "auto", "parallel": "explicit", "prefix": "pieces",
+    "prefix network": "auto", "prompt": "explicit", "p-tuning": "pieces",
 }  # fmt: skip
 """Methods that are trained, and in which other way in each run of the tests; in all with -m slow."""
 LLAMA = FAMILIES["llama"]
+BIASED = dataclasses.replace(LLAMA, bias=True)
 
 
 def some(names, quick):
@@ -93,7 +116,9 @@ def test_fresh_changes_nothing_and_merged_equals_applied(pair):
     inputs, base = inputs_of(config), parameters(config)
     want = np.asarray(forward(None, config)(base, inputs))
     begun = fresh(method, config)
-    np.testing.assert_allclose(forward(method, config)(begun, inputs), want, atol=2e-5)
+    largest = np.abs(want).max()
+    exact = not getattr(method, "dora", False) and getattr(method, "initialization", None) != "pissa"
+    np.testing.assert_allclose(forward(method, config)(begun, inputs), want, rtol=0, atol=0 if exact else 1e-6 * largest)
     changed = moved(method, begun)
     applied = np.asarray(forward(method, config)(changed, inputs))
     assert np.abs(applied - want).max() > 1e-3
@@ -103,7 +128,8 @@ def test_fresh_changes_nothing_and_merged_equals_applied(pair):
     assert jax.tree.structure(jax.jit(method.merge)(changed)) == jax.tree.structure(base)
     merged = merge(adapt(make_model(config), method), changed)
     found = forward(None, merged.model.config)(merged.params, inputs)
-    np.testing.assert_allclose(found, applied, atol=2e-5 * np.abs(applied).max())
+    rounding = 5e-6 if family == "t5" else 1e-6  # whose attention does not divide by √H, and so is steeper
+    np.testing.assert_allclose(found, applied, rtol=0, atol=rounding * np.abs(applied).max())
 
 
 @pytest.mark.parametrize("method", [BitFit(), LoRA(), AdaLoRA(), IA3(), Bottleneck(), VeRA(), Freeze()], ids=repr)
@@ -128,6 +154,19 @@ def test_freeze_means_both_stacks_and_refuses_to_freeze_nothing():
     headless = dataclasses.replace(FAMILIES["bert"], head=HeadConfig(kind="none"))
     with pytest.raises(ValueError, match="method.patterns must leave parameters of this model to learn: embed/.*name fewer"):
         adapt(make_model(headless), Freeze())
+
+
+def test_a_list_of_targets_is_taken_and_shapes_are_those_of_each_method():
+    """Shapes are kept by model; a method with a list cannot be looked up."""
+    shapes = {}
+    for targets in (("query",), ["query"], ("value",)):
+        method = LoRA()
+        object.__setattr__(method, "targets", targets)  # where no types are checked the constructor takes it
+        model = adapt(make_model(LLAMA), method)
+        shapes[str(targets)] = [paths(abstract_params(model)[0]) for _ in range(2)]
+        abstract_params(model)[0].clear()  # a tree of the caller's own
+    assert shapes["('query',)"] == shapes["['query']"] != shapes["('value',)"]
+    assert all(first == again for first, again in shapes.values())
 
 
 @pytest.mark.parametrize("options", [{"norm_bias": False}, {"norm_scale": False}], ids=repr)
@@ -200,14 +239,19 @@ def test_lora_plus_moves_b_faster():
     assert ratios == {"embed": plain, "layers": {"query": {"lora": {"a": 1.0, "b": 4.0}}}, "head": {"bias": 1.0}}
 
 
+def described(name: str):
+    """A method that is trained, and the model."""
+    return {**METHODS, **SOFT}[name], BIASED if name == "bitfit" else LLAMA
+
+
 @functools.cache
 def trained(name: str):
-    return train(METHODS[name], LLAMA)
+    return train(*described(name))
 
 
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_training_moves_only_what_learns(name):
-    method = METHODS[name]
+    method, _ = described(name)
     losses, before, after = trained(name)
     assert np.isfinite(losses).all()
     frozen = zip(jax.tree.leaves(before.frozen), jax.tree.leaves(after.frozen), strict=True)
@@ -226,7 +270,7 @@ WAYS = {
     "explicit": dict(sizes=MeshConfig(data=2, fsdp=2, tensor=2, explicit=True)),
     "auto": dict(sizes=MeshConfig(data=1, fsdp=4, tensor=2)),
     "stages": dict(sizes=MeshConfig(data=2, stage=2, fsdp=2)),
-    "pieces": dict(config=dataclasses.replace(LLAMA, layer_loop="unroll", remat="block"), accumulate=2),
+    "pieces": dict(layer_loop="unroll", remat="block", accumulate=2),
 }
 """Meshes; and layers one by one, computed again for the gradient, of half the batch at a time."""
 WAYS_OF_ALL = [f"{name}-{way}" for name in OTHERWISE for way in WAYS if "dropout" not in name]
@@ -236,19 +280,22 @@ WAYS_OF_ALL = [f"{name}-{way}" for name in OTHERWISE for way in WAYS if "dropout
 @pytest.mark.parametrize("case", some(WAYS_OF_ALL, [f"{name}-{way}" for name, way in OTHERWISE.items()]))
 def test_any_way_to_compute_it_gives_the_same_losses(case):
     name, _, way = case.rpartition("-")
-    losses = train(METHODS[name], **{"config": LLAMA, **WAYS[way]})[0]
+    method, config = described(name)
+    options = dict(WAYS[way])
+    layers = {field: options.pop(field) for field in ("layer_loop", "remat") if field in options}
+    losses = train(method, dataclasses.replace(config, **layers), **options)[0]
     np.testing.assert_allclose(losses, trained(name)[0], atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", some(OTHERWISE, ("dora", "embeddings", "adalora")))
+@pytest.mark.parametrize("name", some([name for name in OTHERWISE if name not in SOFT], ("dora", "embeddings", "adalora")))
 def test_decoding_with_the_cache_equals_the_full_forward(name):
-    method = METHODS[name]
-    params, inputs = moved(method, fresh(method, LLAMA)), inputs_of(LLAMA)
-    model = adapt(make_model(LLAMA), method)
+    method, config = described(name)
+    params, inputs = moved(method, fresh(method, config)), inputs_of(config)
+    model = adapt(make_model(config), method)
     call = jax.jit(lambda params, tokens, cache: model.apply({"params": params}, tokens, cache=cache)._replace(captured={}))
-    cache, pieces = init_cache(LLAMA, 4, T), []
+    cache, pieces = init_cache(config, 4, T), []
     for start in range(0, T, T // 2):
         out = call(params, inputs["tokens"][:, start : start + T // 2], cache)
         cache = out.cache
         pieces.append(out.logits)
-    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), forward(method, LLAMA)(params, inputs), atol=2e-5)
+    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), forward(method, config)(params, inputs), atol=2e-5)

@@ -12,7 +12,7 @@ from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.cli import run
 from jaxllm.data import DataConfig, ImageDataConfig, TaskDataConfig, TokenizerConfig
 from jaxllm.data.tfds_builder import Image, Label, write_set
-from jaxllm.finetune import AdaLoRA, BitFit, Freeze, Full, LoRA, PrefixTuning, PromptTuning, learning_rate
+from jaxllm.finetune import AdaLoRA, BitFit, Freeze, Full, LoRA, PrefixTuning, PromptTuning, PTuning, VeRA, learning_rate
 from jaxllm.finetune.tasks import PreferenceTuning, TextClassification, TextToText
 from jaxllm.finetune.tasks.mixture import Mixture
 from jaxllm.models import EncoderDecoderConfig, HeadConfig, TransformerConfig, VisionConfig
@@ -214,6 +214,8 @@ def test_a_learning_rate_for_the_method(folder, tmp_path):
         rates["LoRA"] == learning_rate(LoRA()) > rates["Full"] and learning_rate(pissa) < rates["LoRA"] < rates["PrefixTuning"]
     )
     assert described(fresh).optimizer.learning_rate == 1e-3
+    prompts = (PromptTuning(initialization="text", text="a"), PromptTuning(), PromptTuning(initialization="random"))
+    assert [learning_rate(prompt) for prompt in prompts] == [3e-3, 1e-2, 3e-2]
     with pytest.raises(ValueError, match="learning_rate must be given for lion: the methods' own rates are those of adamw"):
         jaxllm.fit(dataclasses.replace(tuned, optimizer=OptimizerConfig(name="lion")))
     assert learning_rate(Freeze(patterns=("embed/*",))) == learning_rate(Full()) < learning_rate(Freeze())
@@ -274,6 +276,32 @@ def test_ranks_are_written_down(folder, tmp_path, capsys):
     assert set(records[-1]["ranks"]) == {"layers/0/attention/query", "layers/0/attention/value"}
     assert all(sum(record["ranks"].values()) == record["budget"] for record in records)
     assert "step 6: a budget of 4 of 8 ranks" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Ranks</h2>" in page and "At step 6: 4 ranks over 2 matrices." in page
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        AdaLoRA(init_rank=4, target_rank=2, tinit=0, tfinal=1, targets=("query", "value")),
+        pytest.param(PTuning(tokens=3, hidden=8), marks=pytest.mark.slow),
+        pytest.param(VeRA(rank=4), marks=pytest.mark.slow),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_method_that_goes_on_is_the_same_run(method, folder, tmp_path):
+    """Bit by bit: what has learnt, ranks and the scores behind them among it, and the losses on the way."""
+    settings = dict(model=CLASSES.headed(ENCODER), objective=CLASSES, method=method, steps=6, evaluate=EvaluateConfig(every=3))
+    whole, parts = (recipe(folder, "reviews", tmp_path / name, **settings) for name in ("whole", "parts"))
+    jaxllm.fit(whole)
+    assert jaxllm.fit(parts, on_evaluation=lambda step, metrics: "enough" if step == 3 else None).step == 3
+    assert jaxllm.fit(parts).step == 6
+    losses = [[line["loss"] for line in lines(tmp_path / name)] for name in ("whole", "parts")]
+    assert losses[0] == losses[1] and len(losses[0]) == len(lines(tmp_path / "whole"))
+    states = [jaxllm.load(tmp_path / name).params for name in ("whole", "parts")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    if isinstance(method, AdaLoRA):
+        assert (tmp_path / "whole" / "ranks.jsonl").read_text() == (tmp_path / "parts" / "ranks.jsonl").read_text()
 
 
 @pytest.mark.parametrize("method", [LoRA(rank=2), Full()], ids=["lora", "full"])

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, TaskDataConfig
@@ -124,16 +124,24 @@ def first_text(record: dict[str, Any], config: TaskDataConfig) -> str:
     return " | ".join(" ".join(text.split()) for text in texts)[:200]
 
 
+def class_counts(rows: ExampleRows, labels: Labels) -> Int[np.ndarray, " C"]:
+    """Texts of each class."""
+    table = rows.table
+    return np.bincount(table.array("targets")[table.array("loss_weights") > 0], minlength=labels.count or 0)
+
+
+def absent(rows: ExampleRows, labels: Labels) -> list[str]:
+    """Names of the classes that no text has."""
+    return [str(labels.names[number] if labels.names else number) for number in np.flatnonzero(class_counts(rows, labels) == 0)]
+
+
 def balanced(rows: ExampleRows, labels: Labels) -> tuple[float, ...]:
     """Texts / (classes · texts of the class), so that all classes count the same in sum."""
-    table = rows.table
-    counts = np.bincount(table.array("targets")[table.array("loss_weights") > 0], minlength=labels.count)
-    if not counts.all():
-        missing = int(np.argmin(counts))
-        name = labels.names[missing] if labels.names else missing
+    counts, missing = class_counts(rows, labels), absent(rows, labels)
+    if missing:
         raise ValueError(
             f"objective.class_weights='balanced' needs examples of every class in {rows.records.split}: there is none of "
-            f"{name}; give the weights, or other data"
+            f"{missing[0]}; give the weights, or other data"
         )
     return tuple((counts.sum() / (labels.count * counts)).tolist())
 

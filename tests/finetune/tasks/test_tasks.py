@@ -1,16 +1,20 @@
 """Every task: packed equals one a row, on one device and on a mesh; accumulation; predictions in order; what it refuses."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxllm.data import TaskDataConfig
 from jaxllm.data.rows import Share
+from jaxllm.finetune import AdaLoRA, Bottleneck, LoRA, PrefixTuning, PromptTuning, adapt, begin_params
 from jaxllm.finetune.tasks import Labels, Regression, SentenceEmbedding, TextClassification, TokenClassification
-from jaxllm.models import HeadConfig, TransformerConfig, init_params, make_model
+from jaxllm.models import HeadConfig, TransformerConfig, init_params, make_model, overlay, partition
+from jaxllm.recipe.assemble import assemble
 from jaxllm.recipe.job import by_item
 from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, use_mesh
@@ -82,6 +86,72 @@ def test_packed_equals_one_a_row(row, open_task):
     assert told_by[0][1].keys() == told_by[1][1].keys() and set(told_by[0][1]) <= set(row.task.metrics)
     np.testing.assert_allclose(list(told_by[0][1].values()), list(told_by[1][1].values()), atol=1e-6)
     assert len(told_by[0][2].splitlines()) == 5
+
+
+METHODS = {
+    "lora": LoRA(rank=2, targets=("all-linear",)),
+    "houlsby": Bottleneck(kind="houlsby", bottleneck_dim=3),
+    "adalora": AdaLoRA(init_rank=3, target_rank=2),
+    "prefix": PrefixTuning(tokens=3, initialization="random"),
+    "prompt": PromptTuning(tokens=3),
+}
+EVERY = [(name, method) for name in ROWS for method in METHODS]
+FEW = [(name, tuple(METHODS)[place % len(METHODS)]) for place, name in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [pair if pair in FEW else pytest.param(*pair, marks=pytest.mark.slow) for pair in EVERY]
+)
+def test_any_method_learns_any_task(name, method, open_task):
+    """A fresh adapter leaves the loss as it is; a few steps of it alone, without the head, lower it; predictions are for all
+    examples."""
+    row, method = ROWS[name], METHODS[method]
+    data = open_task(row.dataset, packing=False, seq_len=48)
+    config = told(row, data)
+    plain = make_model(config)
+    model, base = adapt(plain, method), init_params(plain, jax.random.key(0))
+    params = begin_params(model, jax.random.key(1), base)
+    batch = row.task.rows(data, config, "train", seed=3).batch(np.arange(16), Share())
+    optimizer = optax.adam(3e-2)
+
+    def mean(model, params, batch):
+        sums = row.task.make_loss(model, LOSS)(params, batch, None)
+        return sums.total / sums.weight
+
+    @jax.jit
+    def step(learning, frozen, state, batch):
+        loss, gradient = jax.value_and_grad(lambda learning: mean(model, overlay(frozen, learning), batch))(learning)
+        updates, state = optimizer.update(gradient, state)
+        return loss, optax.apply_updates(learning, updates), state
+
+    learning, frozen = partition(params, lambda path: method.leaf in path.split("/"))
+    state, losses = optimizer.init(learning), []
+    for _ in range(8):
+        loss, learning, state = step(learning, frozen, state, batch)
+        losses.append(float(loss))
+    assert min(losses[4:]) < losses[0] - 1e-4 and np.isfinite(losses).all()
+    if not isinstance(method, PrefixTuning | PromptTuning):
+        assert losses[0] == pytest.approx(float(jax.jit(functools.partial(mean, plain))(base, batch)), rel=1e-6)
+    rows = row.task.rows(data, config, "validation", seed=None)
+    everything = rows.batch(np.arange(rows.rows_per_epoch), Share())
+    found = by_item([jax.device_get(jax.jit(row.task.make_predict(model, LOSS))(overlay(frozen, learning), everything)[1])])
+    assert sorted(set(found["items"])) == list(range(rows.rows_per_epoch))
+    assert all(np.isfinite(value) for value in row.task.score(found, rows, data).values().values())
+
+
+def test_balanced_weights_need_every_class(open_task):
+    """Which few examples may be without; a run without weights is told so."""
+    data = open_task(train_split="train[:1]")
+    task = TextClassification(class_weights="balanced")
+    there = data.records("train[:1]")[0]["label"]
+    missing = ("bad", "good")[1 - there]
+    with pytest.raises(ValueError, match=f"needs examples of every class in train.*: there is none of {missing}; give the"):
+        task.rows(data, task.headed(ENCODER), "train[:1]", seed=0)
+    recipe = tiny.config(model=TextClassification().headed(ENCODER), objective=TextClassification(), data=data.config)
+    told = [note for note in assemble(recipe).notes if "no example of" in note]
+    assert told == [f"warning: train[:1] has no example of {missing}"]
+    whole = dataclasses.replace(recipe, data=dataclasses.replace(data.config, train_split="train"))
+    assert not [note for note in assemble(whole).notes if "no example of" in note]
 
 
 def test_class_weights(open_task):
