@@ -59,8 +59,8 @@ def _parity(record: dict[str, Any] | None) -> str:
             lines.append(f"| {' | '.join([shown, there[0]['metric'], *map(_cell, there)])} |")
     apart, steps = record["results"]["largest_difference_points"], run_steps(record)
     told = (
-        f"MiniLM, {steps} steps, the same data, order, seed and rates on both sides, rates not tuned; the two "
-        f"differ by {apart:.3f} points at most:"
+        f"MiniLM, {steps} steps without dropout, one seed, the same data, order and rates on both sides, rates not tuned, LoRA "
+        f"of query and value; the two differ by {apart:.3f} points at most:"
     )
     return "\n".join([told, "", *lines])
 
@@ -69,7 +69,8 @@ def _cell(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     values = [run[side][run["metric"]][0] for side in ("ours", "theirs") if side in run]
-    return " / ".join(f"{100 * value:.1f}" for value in values)
+    one_class = run["ours"].get("matthews", [1.0])[0] == 0.0
+    return " / ".join(f"{100 * value:.1f}" for value in values) + (" (one class for all)" if one_class else "")
 
 
 def _speed(record: dict[str, Any] | None) -> str:
@@ -102,6 +103,6 @@ def _data(record: dict[str, Any]) -> str:
     rates = "rates chosen on validation examples" if record["results"]["tuning"] else "rates by default"
     return (
         f"{cores} CPU core{'s' if cores > 1 else ''} a run, {config['steps']} steps of {config['batch_size']} examples{few} of "
-        f"`{config['data']['dataset']}`, {rates}, mean and deviation of {min(map(len, runs))} "
-        f"seeds; with these test examples one run is known to ± {wide:.0f} points"
+        f"`{config['data']['dataset']}`, LoRA and VeRA of all linear layers, {rates}, mean and deviation of "
+        f"{min(map(len, runs))} seeds; with these test examples one run is known to ± {wide:.0f} points"
     )

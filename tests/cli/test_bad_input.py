@@ -153,6 +153,32 @@ def test_another_tokenizer_of_the_same_size(fails, copy):
     assert "must be the one that its checkpoint of step 12 was trained with" in fails("train", str(copy), "--steps", "20")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--method LoRA --method.targets quary", "method.targets: 'quary' matches no projection: there are attention/key"),
+        ("--method LoRA --method.rank 100", "rank must be at most"),
+        (
+            "--method LoRA --adapter nowhere",
+            "expected an adapter in nowhere, adapter.json or adapter_config.json: no such folder",
+        ),
+        ("--method Laro", "--method must be one of"),
+        ("--method LoRA --method.dropot 0.1", "--method.dropot is no field of the method LoRA, which has rank, alpha, dropout"),
+    ],
+    ids=str,
+)
+def test_methods(fails, trained, words, message):
+    assert message in fails("train", TINY, "--pretrained", str(trained), *words.split())
+
+
+def test_a_pickle_is_no_adapter(fails, trained, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
+    (tmp_path / "adapter" / "adapter_model.bin").write_bytes(b"\x80\x04.")
+    told = fails("evaluate", str(tmp_path / "adapter"), "--base", str(trained), "--task", "language-model", "--data", "x")
+    assert "pickle" in told
+
+
 def test_run_dir_is_not_for_a_run(fails, trained):
     assert "--run-dir is for a recipe" in fails("train", str(trained), "--run-dir", "elsewhere")
 
