@@ -209,8 +209,8 @@ def record(folder: Path, model: str) -> None:
         "either side, float32; the Trainer's loss of spans without padding, which transformers' own has in "
         "it. losses_apart: the median over steps of the relative difference of the training losses. Learning "
         f"rates: the recipe's times {', '.join(f'{faster:g} ({name})' for name, (_, faster) in METHODS.items())}; not tuned. "
-        f"{STEPS} steps. The seconds are no measurement: other work ran, and most runs had one core. Test examples: all, but the "
-        f"first {', '.join(f'{n} of {name}' for name, n in TEST.items())}."
+        f"{STEPS} steps. The seconds are no measurement: other work ran, and most runs had one core. Test examples: all, but "
+        f"the first {', '.join(f'{n} of {name}' for name, n in TEST.items())}."
     )
     print(write_named_record("trainer_parity", "minilm", settings, found, notes))
 
