@@ -1,7 +1,6 @@
 """Any of the models: made from its config, its parameters made or only described."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ def init_params(model: Model, key: Array) -> Any:
 
 def abstract_params(model: Model) -> tuple[Any, Any]:
     """Shapes and types of the parameters, and their logical axes, without computing anything, nor starting a device."""
-    trace: Callable[..., Any] = _described if _hashable(model) else _described.__wrapped__
+    trace: Any = _described if _hashable(model) else _described.__wrapped__
     variables = trace(model, jax.sharding.get_abstract_mesh())
     return tuple(jax.tree.map(lambda leaf: leaf, variables[name]) for name in ("params", "axes"))  # type: ignore[return-value]
 
