@@ -9,7 +9,7 @@ Command     jaxllm train configs/smollm2_sst2.py            (--pretrained FOLDER
             scripts/benchmark/method_comparison.py smollm2 runs it with every method, with 8 examples a step and 200 test
             texts; minilm as it is, with MiniLM in its place and 80 steps
 Hardware    two CPU cores
-Result      none yet of SmolLM2; of MiniLM scripts/benchmark/results/method_comparison--minilm--*.json
+Result      scripts/benchmark/results/method_comparison--smollm2--*.json, of MiniLM method_comparison--minilm--*.json
 """
 
 from jaxllm.data import TaskDataConfig
