@@ -27,7 +27,7 @@ from jaxllm.distributed import num_processes
 from jaxllm.evaluate import evaluate
 from jaxllm.evaluate.metrics import Scores
 from jaxllm.finetune.tasks import Found, TextClassification, is_task
-from jaxllm.finetune.tasks.classification import absent
+from jaxllm.finetune.tasks.classification import absent, class_counts
 from jaxllm.finetune.tasks.mixed_rows import MixedRows
 from jaxllm.finetune.tasks.task import tell_cut
 from jaxllm.hardware import mfu
@@ -103,7 +103,8 @@ class Job(Program):
         objective = self.recipe.objective
         if not isinstance(objective, TextClassification) or objective.several or not isinstance(self.data, TaskData):
             return None
-        missing = absent(rows, objective.labels(self.data))
+        labels = objective.labels(self.data)
+        missing = absent(class_counts(rows, labels), labels)
         return f"warning: {rows.records.split} has no example of {', '.join(missing[:20])}" if missing else None
 
     def compile_step(self) -> TrainStep:

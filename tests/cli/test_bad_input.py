@@ -176,7 +176,7 @@ def test_a_pickle_is_no_adapter(fails, trained, tmp_path):
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
     (tmp_path / "adapter" / "adapter_model.bin").write_bytes(b"\x80\x04.")
     told = fails("evaluate", str(tmp_path / "adapter"), "--base", str(trained), "--task", "language-model", "--data", "x")
-    assert "pickle" in told
+    assert "has its weights in adapter_model.bin, a pickle, which can run any program" in told
 
 
 def test_run_dir_is_not_for_a_run(fails, trained):

@@ -297,7 +297,7 @@ def test_a_method_that_goes_on_is_the_same_run(method, folder, tmp_path):
     assert jaxllm.fit(parts, on_evaluation=lambda step, metrics: "enough" if step == 3 else None).step == 3
     assert jaxllm.fit(parts).step == 6
     losses = [[line["loss"] for line in lines(tmp_path / name)] for name in ("whole", "parts")]
-    assert losses[0] == losses[1] and len(losses[0]) == len(lines(tmp_path / "whole"))
+    assert losses[0] == losses[1] and len(losses[0]) > 1
     states = [jaxllm.load(tmp_path / name).params for name in ("whole", "parts")]
     jax.tree.map(np.testing.assert_array_equal, *states)
     if isinstance(method, AdaLoRA):

@@ -130,15 +130,15 @@ def class_counts(rows: ExampleRows, labels: Labels) -> Int[np.ndarray, " C"]:
     return np.bincount(table.array("targets")[table.array("loss_weights") > 0], minlength=labels.count or 0)
 
 
-def absent(rows: ExampleRows, labels: Labels) -> list[str]:
+def absent(counts: Int[np.ndarray, " C"], labels: Labels) -> list[str]:
     """Names of the classes that no text has."""
-    return [str(labels.names[number] if labels.names else number) for number in np.flatnonzero(class_counts(rows, labels) == 0)]
+    return [str(labels.names[number] if labels.names else number) for number in np.flatnonzero(counts == 0)]
 
 
 def balanced(rows: ExampleRows, labels: Labels) -> tuple[float, ...]:
     """Texts / (classes · texts of the class), so that all classes count the same in sum."""
-    counts, missing = class_counts(rows, labels), absent(rows, labels)
-    if missing:
+    counts = class_counts(rows, labels)
+    if missing := absent(counts, labels):
         raise ValueError(
             f"objective.class_weights='balanced' needs examples of every class in {rows.records.split}: there is none of "
             f"{missing[0]}; give the weights, or other data"
