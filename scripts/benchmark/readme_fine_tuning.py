@@ -36,14 +36,9 @@ def tuned(recipe: str) -> str | None:
     for run in record["results"]["runs"]:
         if f"minilm_{run['set']}" == recipe and run["method"] == "full":
             value, low, high = (100 * number for number in run["ours"][run["metric"]])
-            examples, steps = run["examples"], run_steps(record)
+            examples, steps = run["examples"], record["config"][run["set"]]["steps"]
             return f"{run['metric']} {value:.1f} ({low:.1f} to {high:.1f}) on {examples:,} test examples after {steps} steps"
     return None
-
-
-def run_steps(record: dict[str, Any]) -> int:
-    """Of every run of a record of parity."""
-    return next(iter(record["config"].values()))["steps"]
 
 
 def _parity(record: dict[str, Any] | None) -> str:
@@ -57,9 +52,12 @@ def _parity(record: dict[str, Any] | None) -> str:
         there = [runs.get((name, method)) for method in ("full", "lora", *alone)]
         if there[0] is not None:
             lines.append(f"| {' | '.join([shown, there[0]['metric'], *map(_cell, there)])} |")
-    apart, steps = record["results"]["largest_difference_points"], run_steps(record)
+    apart = record["results"]["largest_difference_points"]
+    by_set = {shown: record["config"][name]["steps"] for name, shown in NAMES.items() if (name, "full") in runs}
+    usual = min(by_set.values())
+    more = "".join(f" ({shown} {steps})" for shown, steps in by_set.items() if steps != usual)
     told = (
-        f"MiniLM, {steps} steps without dropout, one seed, the same data, order and rates on both sides, rates not tuned, LoRA "
+        f"MiniLM, {usual} steps{more} without dropout, one seed, the same data, order and rates on both sides, rates not tuned, LoRA "
         f"of query and value; the two differ by {apart:.3f} points at most:"
     )
     return "\n".join([told, "", *lines])

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from jaxllm.cli import run
+from tests.plan.conftest import two_cores  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("two_cores")
 TINY = ["tests/recipe/tiny.py", "--model.vocab-size", "64"]
 
 

@@ -93,6 +93,7 @@ def test_an_adapter_of_a_model_that_no_published_class_is(runs, tmp_path):
         save_adapter(headed, tmp_path / "peft", to="peft")
 
 
+@pytest.mark.slow
 def test_learnt_on_two_devices_it_is_read_on_one(runs, tmp_path):
     """The base is laid out as asked for, not as it was while the run learned, and found to be the same."""
     place, tuned = runs

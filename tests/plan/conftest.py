@@ -1,4 +1,4 @@
-"""Rates that need no measuring, for tests of what a plan says of the devices here: `test_timed.py` and the commands measure."""
+"""Rates that need no measuring, for tests of what a plan says of the devices here: `test_timed.py` measures."""
 
 import math
 import sys

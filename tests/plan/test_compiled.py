@@ -38,12 +38,10 @@ class Case(NamedTuple):
 
 
 EXPERTS = {"experts": ExpertsConfig(num_experts=4)}
-CASES = {
-    "dense": Case("v5e:2x4", small(mesh=MeshConfig(fsdp=4, tensor=2), loss=LossConfig(chunk=128))),
-    "experts": Case("v5p:2x2x1", small(model=EXPERTS, mesh=MeshConfig(expert=2, context=2))),
-}
+CASES = {"dense": Case("v5e:2x4", small(mesh=MeshConfig(fsdp=4, tensor=2), loss=LossConfig(chunk=128)))}
 LONG = DataConfig(dataset="none", seq_len=2048)
 SLOW_CASES = {
+    "experts": Case("v5p:2x2x1", small(model=EXPERTS, mesh=MeshConfig(expert=2, context=2))),
     "v5e_4x4": Case("v5e:4x4", small(mesh=MeshConfig(fsdp=16), loss=LossConfig(chunk=128))),
     "v5p_2x2x4": Case("v5p:2x2x4", small(model={"context_len": 2048}, data=LONG, mesh=MeshConfig(fsdp=4, context=4))),
     "v6e_2x4": Case("v6e:2x4", small(mesh=MeshConfig(data=2, fsdp=2, tensor=2, explicit=True), accumulate=2)),

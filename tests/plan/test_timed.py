@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxllm.plan import timed
-from jaxllm.plan.rates import _meeting, measured_rates
+from jaxllm.plan.rates import CURVES, _meeting, measured_rates
 from jaxllm.plan.timed import MOST_TURNS, ROUND, TooBusy, loop_seconds
 
 TURN, CALL = 1e-5, 1e-3
@@ -69,7 +69,10 @@ def test_a_large_sum_takes_longer_than_a_small_one(monkeypatch):
 
 
 def test_rates_are_those_of_a_machine(monkeypatch):
-    two = jax.devices()[:2]  # of the eight that tests have: it takes a quarter of the time
+    """Of two devices of the eight, and of the slowest of the operations on single elements."""
+    two = jax.devices()[:2]
+    monkeypatch.setattr("jaxllm.plan.rates.CURVES", {name: CURVES[name] for name in ("exponential", "power")})
+    monkeypatch.setattr("jaxllm.plan.rates.ROWS", (32, 8192))
     monkeypatch.setattr(jax, "devices", lambda: two)
     rates = measured_rates.__wrapped__("float32")
     speeds = [speed for sized in (rates.bandwidth, rates.transposed) for _, speed in sized]

@@ -24,6 +24,8 @@ from tests.recipe.shrink import shrunk
 CONFIGS = sorted(Path("configs").glob("*.py"))
 NEW = [path for path in CONFIGS if find_recipe(str(path)).pretrained is None]
 """Those that say all of their model themselves; for others see test_pretrained_recipes.py."""
+ALIKE = ("bert_base", "gpt2_124m", "t5_small_v1_1", "llama2_7b", "llama3_8b", "llama3_8b_131k", "tinystories")
+"""Those that differ from another in sizes, for the most part."""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -42,7 +44,11 @@ def test_every_recipe_says_what_it_is(path):
     assert "Result" in text
 
 
-@pytest.mark.parametrize("path", NEW, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in ALIKE else path for path in NEW],
+    ids=[path.stem for path in NEW],
+)
 def test_every_recipe_steps_at_tiny_size(path, tmp_path):
     """Its own architecture, objective, optimizer and loss, with narrow layers and a little text or a few images."""
     job = assemble(shrunk(find_recipe(str(path)), tmp_path))

@@ -67,8 +67,11 @@ def one_device():
     return run()
 
 
-@pytest.mark.parametrize("explicit", [False, True], ids=["auto", "explicit"])
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "explicit"),
+    [((8, 1, 1), False), ((1, 8, 1), True), ((1, 1, 8), False), ((2, 2, 2), True)],
+    ids=lambda value: {False: "auto", True: "explicit"}[value] if isinstance(value, bool) else str(value),
+)
 def test_same_losses_on_every_mesh(one_device, sizes, explicit):
     data, fsdp, tensor = sizes
     losses, state = run(mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor, explicit=explicit))
@@ -163,7 +166,9 @@ def test_average_of_parameters_is_the_recurrence():
     assert evaluation_params(state.params, optax.EmptyState()) is state.params
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon", "sgd"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "adafactor", "muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lion", "sgd"))]
+)
 def test_every_optimizer_learns_on_a_mesh(name):
     """One batch, learnt by heart; parameters and moments split over fsdp and tensor."""
     rates = {"adamw": 3e-3, "adafactor": 1e-2, "lion": 1e-3, "muon": 1e-2, "sgd": 0.1}

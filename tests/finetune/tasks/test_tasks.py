@@ -32,7 +32,11 @@ def told(row, data):
     return resolved(recipe, FromData(320, None, labels.names, labels.count or None), 12).model
 
 
-@pytest.fixture(params=ROWS)
+ALIKE = ("classes, mean", "classes, decoder", "words, decoder", "vectors, scores")
+"""Rows of a task that has another."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in ROWS])
 def row(request):
     return ROWS[request.param]
 

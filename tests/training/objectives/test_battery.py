@@ -62,7 +62,7 @@ def test_an_example_depends_on_its_position_alone(row, opened):
     assert same(next(later), {n: np.concatenate([one_by_one[p][n] for p in (7, 8)]) for n in whole[0]})
 
 
-@pytest.mark.parametrize("name", ["masked", "pairs", "mixed images"])
+@pytest.mark.parametrize("name", ["masked", pytest.param("pairs", marks=pytest.mark.slow), "mixed images"])
 def test_workers_give_the_same_stream(name, opened):
     source = train_rows(ROWS[name], opened)
     batches = list(itertools.islice(train_batches(source, batch_size=4), 3))
@@ -93,7 +93,12 @@ def test_rows_say_where_they_come_from(row, opened):
     assert all(isinstance(name, str) for name in train_rows(row, opened).describe(3))
 
 
-@every
+FEW = ("causal", "masked", "prefix", "spans", "pairs", "images")
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name, marks=() if name in FEW else pytest.mark.slow) for name, row in ROWS.items()]
+)
 def test_loss_on_a_mesh_is_that_on_one_device(row, opened):
     """And its gradient, which reaches every parameter; rows of padding change neither."""
     model = make_model(row.model)
