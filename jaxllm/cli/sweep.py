@@ -22,7 +22,7 @@ Needs Optuna: pip install 'jaxllm[sweep]'
   --prune NAME         when a bad trial is given up, from its evaluations: median (the default), hyperband or none
   --metric NAME        what counts, of the validation split: loss, accuracy, ...; by default evaluate.metric of the recipe
   --seeds 0,1,2        the same recipe with each seed: mean and deviation of every metric
-  --folds K            the training split in K parts, each in turn held out and evaluated on: mean and deviation
+  --folds K            the training split in K parts, each in turn held out and evaluated on, at the end: mean and deviation
   --sweep-dir DIR      the sweep's folder; by default runs/<name>-sweep, runs/<name>-seeds or runs/<name>-folds
   --steps N, --evaluate.every N, --model.num-layers N, ...: any field of the recipe, the same in all runs
 

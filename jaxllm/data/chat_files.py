@@ -43,7 +43,7 @@ def chat_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preference_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`messages`, the prompt, and the two answers. Without a prompt, both are whole conversations that begin alike."""
+    """`messages`, the prompt, and the two answers, which may be whole conversations that begin alike."""
     chosen, rejected = (_answer(values[name]) for name in ("chosen", "rejected"))
     if "messages" in values:
         prompt = _messages(values["messages"])
@@ -53,11 +53,11 @@ def preference_of(values: Mapping[str, Any]) -> dict[str, Any]:
         prompt = _prompt(values)
     else:
         prompt = []
-    if len(chosen) > 1 and len(rejected) > 1:  # whole conversations
+    if "assistant" not in (chosen[0]["role"], rejected[0]["role"]):  # whole conversations
         same = min(len(chosen), len(rejected)) - 1
         while chosen[:same] != rejected[:same]:
             same -= 1
-        prompt, chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
+        prompt, chosen, rejected = _joined(prompt, chosen[:same]), chosen[same:], rejected[same:]
     if not prompt or prompt[-1]["role"] not in ("user", "tool"):
         raise WrongRow(
             "expected a prompt that ends with the user's message: got none; name its column with --columns prompt=COLUMN"
@@ -67,6 +67,17 @@ def preference_of(values: Mapping[str, Any]) -> dict[str, Any]:
         if answer[-1]["role"] != "assistant":
             raise WrongRow(f"expected {name} to end with the assistant's message: got the role {answer[-1]['role']!r}")
     return {"messages": _json(prompt), "chosen": _json(chosen), "rejected": _json(rejected)}
+
+
+def _joined(prompt: Messages, begin: Messages) -> Messages:
+    """A prompt and what two conversations begin with, which may have more or less of the same."""
+    first = [message for message in prompt[:1] if message["role"] == "system" and begin[:1] != [message]]
+    asked = prompt[len(first) :]
+    if not begin or asked[len(asked) - len(begin) :] == begin:
+        return prompt
+    if asked in (begin[: len(asked)], begin[len(begin) - len(asked) :]):
+        return [*first, *begin]
+    raise WrongRow("expected chosen and rejected to begin with the prompt, or to be answers alone: got other messages")
 
 
 def check_order(messages: Messages) -> None:

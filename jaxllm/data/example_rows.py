@@ -86,7 +86,8 @@ class ExampleRows:
         return dataclasses.replace(self, seed=None)
 
     @cached_property
-    def _chosen(self) -> Int64[np.ndarray, " items"]:
+    def items(self) -> Int64[np.ndarray, " items"]:
+        """The numbers of those that an epoch has."""
         whole = ~self.table.cut if self.drop_cut and self.seed is not None else np.ones(len(self.table), bool)
         if not whole.any():
             raise ValueError(f"the split {self.records.split!r} must have an example within data.seq_len={self.row_len} tokens")
@@ -95,7 +96,7 @@ class ExampleRows:
     @property
     def rows_per_epoch(self) -> int:
         """Items of an epoch."""
-        return len(self._chosen)
+        return len(self.items)
 
     @property
     def fingerprint(self) -> str:
@@ -105,7 +106,7 @@ class ExampleRows:
     @property
     def tokens_per_item(self) -> float:
         """In the mean, padding not counted."""
-        return sum(float(self.table.lengths(text)[self._chosen].mean()) for text in self.table.texts)
+        return sum(float(self.table.lengths(text)[self.items].mean()) for text in self.table.texts)
 
     def describe(self, position: int) -> list[str]:
         (number,) = self._numbers(np.array([position]))
@@ -116,7 +117,7 @@ class ExampleRows:
 
     def _numbers(self, positions: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
         places, _ = epoch_order(positions, self.rows_per_epoch, self.seed)
-        return self._chosen[places]
+        return self.items[places]
 
     def batch(self, positions: Int64[np.ndarray, " N"], share: Share) -> Batch:
         """Rows with the items at some global positions; each of the parts has its own, in rows that no other part's are in."""

@@ -1,5 +1,6 @@
 """The classes of a task: their names, in the order of their numbers, and what a file may write for them."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,4 +51,4 @@ class Labels:
 
 def label_names(labels: set[str]) -> tuple[str, ...]:
     """In the order of their numbers: numbers by size, others by letter."""
-    return tuple(sorted(labels, key=lambda label: (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)))
+    return tuple(sorted(labels, key=lambda label: (0, int(label), "") if re.fullmatch("-?[0-9]+", label) else (1, 0, label)))

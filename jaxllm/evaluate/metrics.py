@@ -40,12 +40,13 @@ class Scores:
     def measured(self, seed: int = 0) -> dict[str, Measured]:
         """Each metric with its 95 % interval, the same for the same seed."""
         random = np.random.default_rng(seed)
-        drawn = [random.integers(0, self.count, self.count) for _ in range(RESAMPLES)]
-        found = {}
-        for name, statistic in self.statistics.items():
-            low, high = np.quantile([statistic(numbers) for numbers in drawn], [0.025, 0.975])
-            found[name] = Measured(statistic(np.arange(self.count)), float(low), float(high))
-        return found
+        drawn: dict[str, list[float]] = {name: [] for name in self.statistics}
+        for _ in range(RESAMPLES):
+            numbers = random.integers(0, self.count, self.count)
+            for name, statistic in self.statistics.items():
+                drawn[name].append(statistic(numbers))
+        ends = {name: np.quantile(values, [0.025, 0.975]) for name, values in drawn.items()}
+        return {name: Measured(value, *map(float, ends[name])) for name, value in self.values().items()}
 
 
 def mean_of(values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"]) -> Statistic:

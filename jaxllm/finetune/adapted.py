@@ -11,9 +11,20 @@ import jax
 from flax import linen as nn
 from jax import Array
 
-from jaxllm.finetune.method import Method
+from jaxllm.finetune.method import Method, check_names
 from jaxllm.finetune.soft import Soft
-from jaxllm.models import Cache, EncoderDecoder, Model, ModelConfig, Transformer, VisionTransformer, init_params, overlay
+from jaxllm.models import (
+    Cache,
+    EncoderDecoder,
+    Model,
+    ModelConfig,
+    Transformer,
+    VisionTransformer,
+    abstract_params,
+    init_params,
+    overlay,
+    paths,
+)
 from jaxllm.models.block import Block
 
 
@@ -101,6 +112,7 @@ def adapt(model: Model, method: Method) -> Model:
       ValueError: the method cannot work with this model.
     """
     method.check(model.config)
+    check_names(method, lambda: paths(abstract_params(model)[0]))
     return model if method.leaf is None else KINDS[type(model)](model.config, method=method)
 
 

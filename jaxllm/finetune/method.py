@@ -9,6 +9,7 @@ A method's parameters that do not learn (a scale, a shared random matrix) are ma
 same base parameters, where a run goes on or is loaded: a checkpoint has only what learns.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -116,6 +117,27 @@ class Defaults:
 
     def wrap(self, rule: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
         return rule
+
+
+def check_names(method: Any, paths: Callable[[], Sequence[str]]) -> None:
+    """Refuses a path in a method's `also` or `patterns` that is no parameter's; those by default may be another model's.
+
+    Args:
+      paths: gives those of the model's parameters.
+
+    Raises:
+      ValueError: such a path; says which there are.
+    """
+    fields = getattr(method, "__dataclass_fields__", {})
+    named = [(field, pattern) for field in ("also", "patterns") if field in fields for pattern in getattr(method, field)]
+    for field, pattern in named:
+        if pattern in fields[field].default:
+            continue
+        there = paths()
+        known = [*there, *(path.removeprefix("encoder/").removeprefix("decoder/") for path in there)]
+        if not any(fnmatchcase(path, pattern) for path in known):
+            layers = "; all layers of a stack are in one" if re.search(r"layers/\d", pattern) else ""
+            raise ValueError(f"method.{field}: no parameter has the path {pattern!r}{layers}: there are {', '.join(there)}")
 
 
 def adapted_loss(method: Method, loss: Loss) -> Loss:

@@ -87,7 +87,7 @@ def merge(model: Model, params: Any) -> Merged:
 
 
 def unmerge(merged: Merged) -> Any:
-    """The base model's parameters as they were before `merge`, bit by bit."""
+    """The base model's parameters as they were before `merge`, bit by bit; those of its own that learn stay as learnt."""
     return partition(overlay(merged.params, merged.replaced), lambda path: path not in merged.added)[0]
 
 
@@ -189,6 +189,10 @@ def combine(
     Raises:
       ValueError: adapters that are not plain LoRA, or of different modules; for linear, of different ranks.
     """
+    if kind not in ("linear", "cat", "svd"):
+        raise ValueError(f"kind must be linear, cat or svd: got {kind!r}")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank must be at least 1: got {rank}")
     if len(adapters) != len(weights) or not adapters:
         raise ValueError(f"one weight an adapter: got {len(weights)} for {len(adapters)}")
     if method.dora or method.lora_bias:
@@ -199,6 +203,9 @@ def combine(
             apart = sorted(other.keys() ^ modules[0].keys())
             raise ValueError(f"adapters to combine must change the same modules: {apart[0]} is in some only")
     _refuse_whole(adapters, "adapters to combine", {"lora"})
+    for own in (own for tree in modules for own in tree.values()):
+        if more := own.keys() & {"magnitude", "bias"}:
+            raise ValueError(f"adapters to combine must be LoRA without dora and lora_bias: one has {min(more)}")
     combined = {path: _combined(path, [_plain(tree[path]) for tree in modules], weights, kind, rank) for path in modules[0]}
     widest = max(own["a"].shape[-1] for own in combined.values())
     found = joined([nested(f"{path}/lora", _widened(own, widest)) for path, own in combined.items()])

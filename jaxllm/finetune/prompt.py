@@ -155,6 +155,8 @@ class PromptTuning(Prompt):
             )
         if self.text_ids is not None and not self.text_ids:
             raise ValueError(f"method.text must have at least one token: got {self.text!r}")
+        if self.text_ids is not None and min(self.text_ids) < 0:
+            raise ValueError(f"method.text_ids must be numbers of tokens, from 0: got {min(self.text_ids)}")
 
     def with_tokenizer(self, tokenizer: Any) -> "PromptTuning":
         """The method with the tokens of its text; itself where it has none, or has them already."""

@@ -56,6 +56,9 @@ class Soft(Defaults):
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise ValueError(f"method.tokens must be at least 1: got {self.tokens}")
+        hidden = getattr(self, "hidden", None)  # of a network that makes the tokens
+        if hidden is not None and hidden < 1:
+            raise ValueError(f"method.hidden must be at least 1: got {hidden}")
 
     @property
     def dropout(self) -> float:

@@ -48,7 +48,7 @@ def save_adapter(source: Loaded | str | Path, folder: str | Path, *, to: Literal
 
 
 def load_adapter(loaded: Loaded | str | Path, folder: str | Path) -> Loaded:
-    """A model with an adapter on it, as `save_adapter` or PEFT has written it.
+    """A model with an adapter on it, as `save_adapter` or PEFT has written it; it has no recipe, which would be its base's.
 
         m = load_adapter("HuggingFaceTB/SmolLM2-135M", "adapter")
         m.generate("Once upon a time")
@@ -61,8 +61,11 @@ def load_adapter(loaded: Loaded | str | Path, folder: str | Path) -> Loaded:
       ValueError: one that cannot be read here, or is for another base: says the first difference.
     """
     loaded = loaded if isinstance(loaded, Loaded) else load(loaded)
-    if unadapted(loaded.model) is not loaded.model:
-        raise ValueError(f"an adapter is loaded onto a base model: {loaded.source} has one already; load its base")
+    if unadapted(loaded.model) is not loaded.model or loaded.method is not None:
+        raise ValueError(
+            f"an adapter is loaded onto a base model: {loaded.source} has one already; load its base, or where the adapter was "
+            "made for the two together, what `jaxllm convert` makes of them"
+        )
     given, loaded = loaded, with_head_of(loaded, local_path(folder))
     found = find_adapter(local_path(folder), layout_of(loaded))
     blank = sorted(set(paths(loaded.params)) - set(paths(given.params)) - set(paths(found.params)))
@@ -73,7 +76,8 @@ def load_adapter(loaded: Loaded | str | Path, folder: str | Path) -> Loaded:
     model = adapt(loaded.model, found.method)
     abstract, axes = abstract_params(model)
     placed = place(found, loaded.params, abstract, shardings_for(abstract, axes, _mesh_of(given.params)), folder)
-    return dataclasses.replace(loaded, model=model, params=overlay(loaded.params, placed))
+    params = overlay(loaded.params, placed)
+    return dataclasses.replace(loaded, model=model, params=params, method=found.method, recipe=None, step=None)
 
 
 def method_of(loaded: Loaded) -> AnyMethod:
@@ -82,7 +86,8 @@ def method_of(loaded: Loaded) -> AnyMethod:
     Raises:
       ValueError: it was not, or all of it has learnt.
     """
-    method = getattr(loaded.model, "method", None) or (loaded.recipe.method if loaded.recipe is not None else Full())
+    method = getattr(loaded.model, "method", None) or loaded.method
+    method = method or (loaded.recipe.method if loaded.recipe is not None else Full())
     if isinstance(method, Full):
         raise ValueError(f"an adapter needs a method that leaves its base: all of {loaded.source} has learnt; convert it")
     return method

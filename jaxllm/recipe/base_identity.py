@@ -1,17 +1,20 @@
 """Whether a pretrained model is still the one that a run began with: what has not learnt is read from it each time."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from jaxllm.checkpoint import Restored
 from jaxllm.finetune import unadapted
 from jaxllm.finetune.tasks.reference import params_fingerprint
-from jaxllm.models import abstract_params, partition, paths
+from jaxllm.models import Model, abstract_params, partition, paths
 from jaxllm.recipe.loaded import Loaded
 from jaxllm.recipe.recipe import Recipe
 from jaxllm.training import TrainState
 
-BASE = "base"
-"""Name of the fingerprint beside a checkpoint."""
+BASE, ADAPTER = "base", "adapter"
+"""Names of the fingerprints beside a checkpoint."""
 
 
 def base_identity(base: Loaded, wanted: TrainState) -> dict[str, str]:
@@ -33,19 +36,33 @@ def base_identity(base: Loaded, wanted: TrainState) -> dict[str, str]:
     return {BASE: params_fingerprint(base.model, taken)} if frozen & plain else {}
 
 
-def check_base(recipe: Recipe, identity: dict[str, str], found: Restored) -> None:
-    """Refuses a pretrained model that is not the one a checkpoint was trained with, as far as that says which it was.
+def adapter_identity(model: Model, given: Any, wanted: TrainState, missing: Sequence[str]) -> dict[str, str]:
+    """By `ADAPTER`, the fingerprint of what an adapter to go on with gives that does not learn; empty where that is nothing.
 
     Args:
-      identity: what `base_identity` gives now.
+      given: parameters to begin with, the adapter's among them.
+      missing: paths of those that the pretrained model has not.
+    """
+    frozen = set(paths(wanted.frozen)) & set(missing)
+    taken = partition(given, lambda path: path in frozen)[0]
+    return {ADAPTER: params_fingerprint(model, taken)} if jax.tree.leaves(taken) else {}
+
+
+def check_base(recipe: Recipe, identity: dict[str, str], found: Restored) -> None:
+    """Refuses a pretrained model, or an adapter gone on with, that is not the one a checkpoint was trained with, as far as that
+    says which it was.
+
+    Args:
+      identity: what `base_identity` and `adapter_identity` give now.
 
     Raises:
       ValueError: another one.
     """
-    now = identity.get(BASE)
-    if found.meta.get(BASE, now) != now:
-        raise ValueError(
-            f"the pretrained model {recipe.pretrained} must be the one that the checkpoint of step {found.step} was trained "
-            "with, since what has not learnt is read from it: its parameters have changed since; put the old ones back under "
-            "that name, or start a new run in another --run-dir"
-        )
+    for name, what in ((BASE, f"pretrained model {recipe.pretrained}"), (ADAPTER, f"adapter {recipe.adapter}")):
+        now = identity.get(name)
+        if found.meta.get(name, now) != now:
+            raise ValueError(
+                f"the {what} must be the one that the checkpoint of step {found.step} was trained with, since what has not "
+                "learnt is read from it: its parameters have changed since; put the old ones back under that name, or start a "
+                "new run in another --run-dir"
+            )

@@ -91,5 +91,5 @@ def _merged(loaded: Loaded) -> Loaded:
     try:
         found = merge(loaded.model, loaded.params)
     except ValueError as error:
-        raise ValueError(f"{loaded.source}: {error}, which --to peft writes") from None
+        raise ValueError(f"{loaded.source}: {error}, which save_adapter writes") from None
     return dataclasses.replace(loaded, model=found.model, params=found.params)

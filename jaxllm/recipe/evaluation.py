@@ -135,7 +135,7 @@ def _open_model(source: str, base: str | None, step: int | None) -> Loaded:
         if base is not None:
             raise ValueError(f"--base is for the folder of an adapter: {source} holds none")
         return load(source, step=step)
-    return dataclasses.replace(load_adapter(base or named, source), recipe=None, step=None)  # those would be the base's
+    return load_adapter(base or named, source)
 
 
 def _base_named_in(folder: Path) -> str | None:

@@ -32,7 +32,7 @@ from jaxllm.models import (
 )
 from jaxllm.recipe.adapting import is_adapter, with_adapter
 from jaxllm.recipe.assemble import assemble
-from jaxllm.recipe.base_identity import base_identity, check_base
+from jaxllm.recipe.base_identity import adapter_identity, base_identity, check_base
 from jaxllm.recipe.device_config import inference_config
 from jaxllm.recipe.find import is_run_folder
 from jaxllm.recipe.fitting import fitting
@@ -201,6 +201,7 @@ def first_state(recipe: Recipe, model: Model, mesh: Mesh, abstract: TrainState) 
         identity = base_identity(loaded, abstract)
         if recipe.adapter is not None:
             given = with_adapter(recipe.adapter, recipe.model_config, given, abstract.whole)
+            identity = identity | adapter_identity(model, given, abstract, missing)
             missing = [path for path in missing if path not in paths(given)]
         new = [path for path in missing if own not in path.split("/")]
     if recipe.method.begins_apart and mesh.devices.flat[0].platform == "cpu":

@@ -14,6 +14,7 @@ from jaxtyping import ArrayLike, Float, Float32, Int
 
 from jaxllm.data import Tokenizer
 from jaxllm.data.image_input import ImageInput, is_picture, prepare_images
+from jaxllm.finetune import AnyMethod
 from jaxllm.inference import SamplingConfig, embed, generate
 from jaxllm.interchange import GenerationDefaults, SentenceConfig
 from jaxllm.interchange.labels import default_names
@@ -49,6 +50,8 @@ class Loaded(Reading):
     """The published class it was loaded as or can be exported as; None for a model that was trained here."""
     stored_dtypes: Mapping[str, str] = field(default_factory=dict)
     """The type that each published tensor had in the folder it was loaded from, which an export keeps."""
+    method: AnyMethod | None = None
+    """What has learnt the adapter that `load_adapter` has put on it."""
     recipe: Recipe | None = None
     """What it was trained by, for a run."""
     step: int | None = None

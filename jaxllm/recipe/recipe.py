@@ -6,7 +6,7 @@ from typing import Literal
 from jaxllm.checkpoint import CheckpointConfig
 from jaxllm.data import DataConfig, ImageDataConfig, TaskDataConfig
 from jaxllm.finetune import AdaLoRA, AnyMethod, Full
-from jaxllm.finetune.tasks import AnyTask
+from jaxllm.finetune.tasks import AnyTask, Mixture, PreferenceTuning
 from jaxllm.hardware import ProfileConfig
 from jaxllm.inference import SamplingConfig
 from jaxllm.models import ModelConfig, TransformerConfig
@@ -108,6 +108,13 @@ class Recipe:
             raise ValueError("a recipe needs a model, or with `pretrained` the name of one to begin with: got neither")
         if self.adapter is not None and self.pretrained is None:
             raise ValueError(f"adapter needs `pretrained`, the model that it is for: got adapter={self.adapter!r} alone")
+        task = self.objective.task if isinstance(self.objective, Mixture) else self.objective
+        if self.adapter is not None and isinstance(task, PreferenceTuning) and task.kind != "orpo":
+            raise ValueError(
+                "preferences are learned against the model as it was, adapter included: name as `pretrained` the run that has "
+                f"learnt it, or what `jaxllm convert` makes of it, without adapter={self.adapter!r}; or take "
+                "objective.kind='orpo'"
+            )
         if not isinstance(self.model, FromPretrained):  # else once it is known
             self.objective.check(self.model, self.data, self.loss)
             self.method.check(self.model)

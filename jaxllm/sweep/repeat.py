@@ -71,6 +71,10 @@ class Repeated:
         return {name: spread([run[name] for run in complete]) for name in names}
 
 
+BLIND = {"checkpoint.keep_best": 0, "evaluate.patience": None}
+"""What the best of a run's steps would be chosen by."""
+
+
 def spread(values: Sequence[float]) -> Spread:
     return Spread(
         mean=statistics.fmean(values),
@@ -114,7 +118,8 @@ def repeat(sweep: Sweep, folder: Path, say: Say = print, after_run: Callable[[Re
 
 
 def variants_of(recipe: Recipe, config: RepeatConfig) -> dict[str, Recipe]:
-    """The recipe of each run, by the name of its folder."""
+    """The recipe of each run, by the name of its folder. On a fold the last step is measured: to choose the best one by what is
+    held out would be to look at it before."""
     splits = {"": {}}
     if config.folds is not None:
         if isinstance(recipe.objective, Mixture):
@@ -122,7 +127,7 @@ def variants_of(recipe: Recipe, config: RepeatConfig) -> dict[str, Recipe]:
                 "--folds cuts one set, which a mixture has not: repeat it with --seeds, or fold each set by itself"
             )
         splits = {
-            f"fold-{number}": {"data.train_split": train, "data.validation_split": held_out}
+            f"fold-{number}": {"data.train_split": train, "data.validation_split": held_out, **BLIND}
             for number, (train, held_out) in enumerate(fold_splits(recipe, config.folds))
         }
     seeds = {f"seed-{seed}": {"seed": seed} for seed in config.seeds} or {"": {}}

@@ -29,7 +29,13 @@ def fine_tuning() -> str:
 
 
 def tuned(recipe: str) -> str | None:
-    """What a recipe of MiniLM has shown; None where that is not known."""
+    """What a recipe of MiniLM or SmolLM2 on labels has shown; None where that is not known."""
+    record = newest_record("method_comparison", "smollm2")
+    if recipe == "smollm2_sst2" and record is not None:
+        found, steps, batch = record["results"]["methods"]["lora"], record["config"]["steps"], record["config"]["batch_size"]
+        mean, deviation = 100 * found["accuracy_mean"], 100 * found["accuracy_deviation"]
+        texts = record["config"]["data"]["test_split"].partition(":")[2].rstrip("]")
+        return f"accuracy {mean:.1f} ± {deviation:.1f} on {texts} test texts after {steps} steps of {batch}"
     record = newest_record("trainer_parity", "minilm")
     if record is None:
         return None
@@ -57,8 +63,8 @@ def _parity(record: dict[str, Any] | None) -> str:
     usual = min(by_set.values())
     more = "".join(f" ({shown} {steps})" for shown, steps in by_set.items() if steps != usual)
     told = (
-        f"MiniLM, {usual} steps{more} without dropout, one seed, the same data, order and rates on both sides, rates not tuned, LoRA "
-        f"of query and value; the two differ by {apart:.3f} points at most:"
+        f"MiniLM, {usual} steps{more} without dropout, one seed, the same data, order and rates on both sides, rates not "
+        f"tuned, LoRA of query and value; the two differ by {apart:.3f} points at most:"
     )
     return "\n".join([told, "", *lines])
 
@@ -67,8 +73,12 @@ def _cell(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     values = [run[side][run["metric"]][0] for side in ("ours", "theirs") if side in run]
-    one_class = run["ours"].get("matthews", [1.0])[0] == 0.0
-    return " / ".join(f"{100 * value:.1f}" for value in values) + (" (one class for all)" if one_class else "")
+    ours, note = run["ours"], ""
+    if ours.get("matthews", [1.0])[0] == 0.0:
+        note = " (one class for all)"
+    if run["set"] == "squad2" and ours["f1"] == ours["exact_match"]:
+        note = " (no answer for all)"
+    return " / ".join(f"{100 * value:.1f}" for value in values) + note
 
 
 def _speed(record: dict[str, Any] | None) -> str:
@@ -98,9 +108,12 @@ def _data(record: dict[str, Any]) -> str:
     wide = 50 * max(seed["high"] - seed["low"] for seeds in runs for seed in seeds)
     cores = record["environment"]["cores"] // record["results"]["jobs"]
     few = "" if config["data"].get("examples") is None else f" of {config['data']['examples']:,}"
+    shared = (
+        ", with other work on the machine, so that its times are no measurement" if record["results"]["shared_machine"] else ""
+    )
     rates = "rates chosen on validation examples" if record["results"]["tuning"] else "rates by default"
     return (
-        f"{cores} CPU core{'s' if cores > 1 else ''} a run, {config['steps']} steps of {config['batch_size']} examples{few} of "
-        f"`{config['data']['dataset']}`, LoRA and VeRA of all linear layers, {rates}, mean and deviation of "
+        f"{cores} CPU core{'s' if cores > 1 else ''} a run{shared}, {config['steps']} steps of {config['batch_size']} examples"
+        f"{few} of `{config['data']['dataset']}`, LoRA and VeRA of all linear layers, {rates}, mean and deviation of "
         f"{min(map(len, runs))} seeds; with these test examples one run is known to ± {wide:.0f} points"
     )

@@ -210,9 +210,11 @@ def record(folder: Path, model: str) -> None:
     notes = (
         "Values are [metric, low, high] on the test examples, with a 95 % bootstrap interval; a point is 0.01. No dropout on "
         "either side, float32; the Trainer's loss of spans without padding, which transformers' own has in "
-        "it. losses_apart: the median over steps of the relative difference of the training losses. Learning "
+        "it, and with the token types, which peft's class for spans does not pass on. losses_apart: the median over steps of "
+        "the relative difference of the training losses. Learning "
         f"rates: the recipe's times {', '.join(f'{faster:g} ({name})' for name, (_, faster) in METHODS.items())}; not tuned. "
-        f"{STEPS} steps{''.join(f', {name} {steps}' for name, steps in MORE_STEPS.items())}. The seconds are no measurement: other work ran, and most runs had one core. Test examples: all, but "
+        f"{STEPS} steps{''.join(f', {name} {steps}' for name, steps in MORE_STEPS.items())}. "
+        "The seconds are no measurement: other work ran, and most runs had one core. Test examples: all, but "
         f"the first {', '.join(f'{n} of {name}' for name, n in TEST.items())}."
     )
     print(write_named_record("trainer_parity", "minilm", settings, found, notes))

@@ -61,11 +61,16 @@ class InOrder(transformers.Trainer):
         if "start_positions" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, **kwargs)
         places = inputs.pop("start_positions"), inputs.pop("end_positions")
-        output = model(**inputs)
+        output = for_spans(model)(**inputs)
         padding = inputs["attention_mask"] == 0
         sides = [logits.masked_fill(padding, float("-inf")) for logits in (output.start_logits, output.end_logits)]
         loss = sum(torch.nn.functional.cross_entropy(side, place) for side, place in zip(sides, places, strict=True)) / 2
         return (loss, output) if return_outputs else loss
+
+
+def for_spans(model: Any) -> Any:
+    """What is called where spans are looked for: peft's class for them does not pass the token types on."""
+    return model.base_model if hasattr(model, "peft_config") else model
 
 
 class Turns(transformers.TrainerCallback):
@@ -137,7 +142,8 @@ def make_trainer(folder: Path, settings: dict[str, Any], serve: bool) -> transfo
 
 @torch.no_grad()
 def predict(trainer: Any, kind: str, test: Examples) -> np.ndarray:
-    model = trainer.model.eval()
+    model: Any = trainer.model
+    model = for_spans(model.eval()) if kind == "span" else model.eval()
     longest = int(np.diff(test.arrays["offsets"]).max())
     found = []
     for begin in range(0, len(test), TEST_BATCH):

@@ -10,6 +10,7 @@ from jaxllm.data import TaskDataConfig, open_task_data
 from jaxllm.data.build_task import build_task_set
 from jaxllm.data.splits import SplitConfig
 from jaxllm.data.task_files import TaskRead
+from jaxllm.data.task_labels import label_names
 
 WHOLE = SplitConfig(validation_fraction=0.0, test_fraction=0.0)
 CLASSIFICATION = TaskRead(task="classification")
@@ -41,6 +42,10 @@ def test_splits_are_cut_off_and_labels_counted(rows: Path, tmp_path: Path):
     assert sum(sum(counts.values()) for counts in report.labels.values()) == 40
     record = json.loads((report.folder / "task.json").read_text())
     assert record["read"]["task"] == "classification" and record["split"]["test_fraction"] == 0.25
+
+
+def test_numbers_are_sorted_as_numbers_and_what_only_looks_like_one_by_letter():
+    assert label_names({"10", "-2", "9", "--5", "²", "b"}) == ("-2", "9", "10", "--5", "b", "²")
 
 
 def test_labels_come_from_the_training_files(rows: Path, tmp_path: Path):

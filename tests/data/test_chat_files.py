@@ -122,6 +122,26 @@ def test_preferences(tmp_path, row: dict[str, Any]):
     }
 
 
+def test_what_comes_before_the_question_is_kept():
+    """A system message and earlier turns, given with the prompt or in the conversations; answers that call a tool first."""
+    system, earlier = {"role": "system", "content": "In French."}, [{"role": "user", "content": "Yes?"}, ANSWER]
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    used = [call, {"role": "tool", "content": "3"}]
+    for row, messages, chosen in (
+        ({"system": "In French.", "prompt": "Hi", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]},
+         [system, USER], [ANSWER]),
+        ({"prompt": [system, *earlier, USER], "chosen": [USER, ANSWER], "rejected": [USER, WORSE]},
+         [system, *earlier, USER], [ANSWER]),
+        ({"prompt": "Yes?", "chosen": [*earlier, USER, ANSWER], "rejected": [*earlier, USER, WORSE]},
+         [*earlier, USER], [ANSWER]),
+        ({"prompt": "Hi", "chosen": [*used, ANSWER], "rejected": [*used, WORSE]}, [USER], [*used, ANSWER]),
+    ):  # fmt: skip
+        found = {name: json.loads(text) for name, text in preference_of(row).items()}
+        assert found["messages"] == messages and [each["role"] for each in found["chosen"]] == [each["role"] for each in chosen]
+    with pytest.raises(WrongRow, match="expected chosen and rejected to begin with the prompt, or to be answers alone"):
+        preference_of({"prompt": "Bye", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]})
+
+
 def test_bad_preferences():
     with pytest.raises(WrongRow, match="expected a prompt that ends with the user's message"):
         preference_of({"chosen": "Hello", "rejected": "What?"})

@@ -48,6 +48,7 @@ PROGRAM = """if True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the worker processes in /proc")
 def test_ctrl_c_is_for_the_parent(tmp_path: Path):
     (tmp_path / "program.py").write_text(PROGRAM)

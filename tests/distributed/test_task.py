@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 import jaxllm
 from jaxllm.data import TaskDataConfig, TokenizerConfig
@@ -17,6 +18,7 @@ from tests.finetune.tasks.conftest import sentence
 from tests.recipe import tiny
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     rows = [(f"t:{i}", text, ("bad", "good")[label]) for i in range(90) for text, label in [sentence(i)]]
     features = {"id": None, "text": None, "label": Label(("bad", "good"))}

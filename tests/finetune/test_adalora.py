@@ -92,6 +92,7 @@ def test_bad_settings_are_refused():
         report(optax.adam(1.0).init({"a": jnp.zeros(1)}))
 
 
+@pytest.mark.slow
 def test_a_longer_run_keeps_its_schedule(tmp_path):
     """The steps of the schedule are those with which the run began, in its recipe and in each step."""
     method = AdaLoRA(init_rank=4, target_rank=2, targets=("query", "value"))

@@ -1,6 +1,7 @@
 """Adapters merged and taken out, exchanged, combined, and one for each row of a batch."""
 
 import dataclasses
+import inspect
 
 import jax
 import numpy as np
@@ -37,16 +38,22 @@ def equal(one, other):
     )
 
 
-@pytest.mark.parametrize("method", [LORA, BitFit(), IA3()], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", [LORA, IA3()], ids=lambda method: type(method).__name__)
 def test_unmerged_is_the_base_bit_by_bit(method):
     base, model = parameters(GPT), adapt(make_model(GPT), method)
     params = moved(method, fresh(method, GPT))
     merged = merge(model, params)
     assert type(merged.model) is type(make_model(GPT))
-    if method.leaf is not None:
-        assert equal(unmerge(merged), base) and not equal(merged.params, base)
-        assert equal(take_base(method, params), base)
+    assert equal(unmerge(merged), base) and not equal(merged.params, base)
+    assert equal(take_base(method, params), base)
     assert equal(overlay(base, take_adapter(method, params)), params)
+
+
+def test_biases_that_learn_are_an_adapter_too():
+    base, params = parameters(GPT), moved(BitFit(), fresh(BitFit(), GPT))
+    merged = merge(adapt(make_model(GPT), BitFit()), params)
+    assert equal(merged.params, params) and equal(unmerge(merged), params) and not equal(params, base)
+    assert equal(overlay(base, take_adapter(BitFit(), params)), params)
 
 
 def test_an_adapted_embedding_leaves_a_tied_output_matrix_as_it_is():
@@ -203,3 +210,10 @@ def test_bad_combinations_are_refused():
         combine(LORA, adapters, [1.0])
     with pytest.raises(ValueError, match="without dora"):
         combine(dataclasses.replace(LORA, dora=True), adapters, [1.0, 1.0])
+    dora = dataclasses.replace(LORA, dora=True)
+    with pytest.raises(ValueError, match="must be LoRA without dora and lora_bias: one has magnitude"):
+        combine(LORA, [adapters[0], take_adapter(dora, fresh(dora, LLAMA))], [1.0, 1.0])
+    with pytest.raises(ValueError, match="kind must be linear, cat or svd: got 'ties'"):
+        inspect.unwrap(combine)(LORA, adapters, [1.0, 1.0], "ties")
+    with pytest.raises(ValueError, match="rank must be at least 1: got 0"):
+        combine(LORA, adapters, [1.0, 1.0], "svd", rank=0)

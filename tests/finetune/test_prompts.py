@@ -25,6 +25,7 @@ from jaxllm.models import (
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, replicated, shardings_for, use_mesh
 from tests.models.options import tiny, tiny_encoder, tiny_pair
 from tests.models.programs import SPLIT, T, measure, packed_rows, parameters, spread
+from tests.quick import some
 
 N = 3
 PREFIX, PROMPT = PrefixTuning(tokens=N, initialization="random"), PromptTuning(tokens=N)
@@ -82,7 +83,7 @@ def hidden_of(model, params, tokens):
 
 
 @both
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", some(DECODERS, ["llama", "gpt2", "alibi"]))
 def test_cached_decoding_equals_the_full_forward(name, method):
     """Padded and packed rows among them."""
     _, _, (full, pieces) = measured(tiny(name), method)
@@ -287,6 +288,11 @@ def test_what_cannot_be_is_refused():
         adapt(make_model(image), PROMPT)
     with pytest.raises(ValueError, match="method.tokens must leave room in the model's context of 16 tokens: got 16"):
         adapt(make_model(text), PTuning(tokens=16))
+    for method in (PTuning, PrefixTuning):
+        with pytest.raises(ValueError, match="method.hidden must be at least 1: got 0"):
+            method(hidden=0)
+    with pytest.raises(ValueError, match="method.text_ids must be numbers of tokens, from 0: got -1"):
+        PromptTuning(initialization="text", text_ids=(3, -1))
     with pytest.raises(ValueError, match="method.tokens must be at least 1: got 0"):
         PrefixTuning(tokens=0)
     with pytest.raises(ValueError, match="method PrefixTuning needs a model with all its heads"):

@@ -1,6 +1,7 @@
 """A run's adapter by itself: kept, loaded onto its base, converted for PEFT, and trained further."""
 
 import dataclasses
+import json
 import shutil
 from importlib import import_module
 
@@ -8,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxllm.finetune import LoRA, adapt, begin_params
+from jaxllm.finetune import Freeze, LoRA, VeRA, adapt, begin_params
+from jaxllm.finetune.tasks import PreferenceTuning
 from jaxllm.models import HeadConfig, make_model, path_of
 from jaxllm.recipe import convert, fit, load, load_adapter, save_adapter
 from jaxllm.recipe.recipe import FromPretrained
@@ -17,6 +19,7 @@ from jaxllm.training import OptimizerConfig
 from tests.recipe import tiny
 
 load_module = import_module("jaxllm.recipe.load")
+FINAL = Freeze(patterns=("embed/*", "layers/*"))
 METHOD = LoRA(rank=2, targets=("query", "value", "up"), initialization="pissa")
 
 
@@ -49,6 +52,19 @@ def test_a_saved_adapter_is_the_run(runs, tmp_path):
         load(folder)
 
 
+def test_a_loaded_adapter_is_known_by_its_method_and_the_base_it_is_on(runs, tmp_path):
+    """Also one that adds nothing to the model; and on a base that was itself fine-tuned, not that one's base."""
+    place, _ = runs
+    base = dataclasses.replace(load(place / "base"), recipe=tiny.config(pretrained="published"))
+    biases = dataclasses.replace(base, recipe=tiny.config(method=FINAL, pretrained=str(place / "base")))
+    for source, name in ((load(place / "tuned"), "lora"), (biases, "norms")):
+        back = load_adapter(base, save_adapter(source, tmp_path / name))
+        again = json.loads((save_adapter(back, tmp_path / f"{name}-again") / "adapter.json").read_text())
+        assert again["base"] == str(place / "base")
+        with pytest.raises(ValueError, match="has one already; load its base, or where the adapter was made for the two"):
+            load_adapter(back, tmp_path / name)
+
+
 def test_converted_for_peft_it_is_the_same_model(runs, tmp_path):
     place, _ = runs
     folder = convert(place / "tuned", tmp_path / "peft", to="peft")
@@ -75,8 +91,29 @@ def test_training_goes_on_with_a_saved_adapter(runs, tmp_path):
         np.testing.assert_allclose(leaf, before[path], atol=1e-9, err_msg=path)
     with pytest.raises(ValueError, match="adapter needs `pretrained`"):
         dataclasses.replace(tiny.config(), adapter=str(folder))
+    with pytest.raises(ValueError, match="as it was, adapter included: name as `pretrained` the run that has learnt it"):
+        dataclasses.replace(more, objective=PreferenceTuning())
 
 
+@pytest.mark.slow
+def test_what_an_adapter_gives_that_does_not_learn_must_stay(runs, tmp_path):
+    """VeRA's matrices are read from the adapter's folder each time: another adapter there is found out."""
+    place, tuned = runs
+    method, folder = VeRA(rank=4, targets=("query",)), tmp_path / "adapter"
+    first = dataclasses.replace(tuned, method=method, run_dir=str(tmp_path / "first"), steps=1)
+    fit(first)
+    save_adapter(tmp_path / "first", folder)
+    more = dataclasses.replace(first, adapter=str(folder), run_dir=str(tmp_path / "more"))
+    fit(more)
+    assert load(tmp_path / "more").step == 1
+    fit(dataclasses.replace(first, run_dir=str(tmp_path / "other"), seed=7))
+    shutil.rmtree(folder)
+    save_adapter(tmp_path / "other", folder)
+    with pytest.raises(ValueError, match="the adapter .* must be the one that the checkpoint of step 1 was trained with"):
+        load(tmp_path / "more")
+
+
+@pytest.mark.slow
 def test_an_adapter_of_a_model_that_no_published_class_is(runs, tmp_path):
     """A decoder with labels, whose head the adapter brings along; only PEFT's files need published names."""
     place, _ = runs
@@ -107,6 +144,7 @@ def test_learnt_on_two_devices_it_is_read_on_one(runs, tmp_path):
     fit(dataclasses.replace(spread, mesh=MeshConfig(data=1, tensor=2, explicit=True), steps=6))
 
 
+@pytest.mark.slow
 def test_another_base_is_refused(runs, tmp_path):
     """The folder's model changes in a number; a checkpoint that does not say which it was is taken."""
     place, tuned = runs
@@ -124,6 +162,7 @@ def test_another_base_is_refused(runs, tmp_path):
     assert fit(dataclasses.replace(named, steps=6)).step == 6
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_say_its_base(runs, tmp_path, monkeypatch):
     _, tuned = runs
     older = dataclasses.replace(tuned, run_dir=str(tmp_path / "run"))
@@ -134,6 +173,7 @@ def test_a_checkpoint_that_does_not_say_its_base(runs, tmp_path, monkeypatch):
     assert fit(dataclasses.replace(older, steps=5)).step == 5
 
 
+@pytest.mark.slow
 def test_a_base_that_has_an_adapter_itself(runs, tmp_path):
     """What it has learnt counts, and is the same on two devices as on one."""
     place, tuned = runs

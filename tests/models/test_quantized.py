@@ -54,6 +54,7 @@ def test_gradients(kind, of_x, of_kernel):
     assert error(got[1], want[1]) < of_kernel
 
 
+@pytest.mark.slow
 def test_a_model_on_a_mesh_is_that_of_one_device():
     config = TransformerConfig(
         vocab_size=32, context_len=16, num_layers=2, embed_dim=32, num_heads=4, init_std=0.1, layer_loop="scan", remat="dots"

@@ -47,6 +47,7 @@ def test_minimal_keeps_what_experts_multiply():
     assert of["minimal"] == of["none"] < of["dots"]
 
 
+@pytest.mark.slow
 def test_minimal_keeps_what_a_kernel_hands_out():
     """One kernel forward and two backward; the other policies run the first twice."""
     config = dataclasses.replace(CONFIG, attention_kernel="splash", position="rotary")

@@ -26,6 +26,7 @@ from jaxllm.sharding import MeshConfig, MeshError, make_mesh
 from jaxllm.training import LossConfig
 from jaxllm.training.objectives import MaskedLM
 from tests.plan.recipes import small
+from tests.quick import some
 
 GOLDEN = Path(__file__).parent / "golden"
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
@@ -64,7 +65,7 @@ def plans():
 
 
 @needs_libtpu
-@pytest.mark.parametrize("name", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_CASES)])
+@pytest.mark.parametrize("name", some(ALL, CASES))
 def test_layouts_and_collectives_are_the_golden_ones(name):
     topology, recipe, slices = ALL[name]
     program = Program(recipe, make_mesh(recipe.mesh, recipe.batch_size, devices=list(topology_devices(topology, slices))))

@@ -63,6 +63,7 @@ def test_labels_come_from_the_data(tmp_path):
     assert known_recipe(made).model_config.head.num_labels == 3  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_layouts_are_searched(two_cores):
     made = recipe("t5", objective=TextToText(), method=LoRA(rank=2, targets=("query",)), batch_size=8)
     result = search(made, compiled=1)

@@ -40,6 +40,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2])
 def test_pissa_begins_on_two_devices(devices, tmp_path):
     """XLA's own decomposition waits forever there, on one device and on two: a pool of two threads."""

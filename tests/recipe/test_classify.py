@@ -17,6 +17,7 @@ from jaxllm.recipe.recipe import FromPretrained
 from jaxllm.training import OptimizerConfig
 from jaxllm.training.objectives import ImageClassification
 from tests.interchange.test_preprocessor import theirs
+from tests.quick import some
 from tests.recipe import tiny
 
 PICTURES = [np.random.default_rng(number).integers(0, 256, (9, 9 if number % 2 else 14, 3), np.uint8) for number in range(24)]
@@ -73,7 +74,7 @@ def test_it_goes_out_with_its_settings(trained, tmp_path):
     np.testing.assert_allclose(theirs(tmp_path / "hf", PICTURES[:3]), m.images(PICTURES[:3]), atol=1e-5)
 
 
-@pytest.mark.parametrize("names", ["xyz", "xy", "AB"])
+@pytest.mark.parametrize("names", some(["xyz", "xy", "AB"], ["xyz"]))
 def test_a_published_model_gets_a_new_head(names, trained, tmp_path):
     """Fine-tuned on other classes: the head is new, be there as many of them or not, and all else begins as it was."""
     convert(trained, tmp_path / "hf")

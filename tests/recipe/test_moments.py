@@ -11,6 +11,7 @@ from jaxllm.training import read_metrics
 from tests.recipe import tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", ["device", pytest.param("host", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_same_run(tmp_path, later):
     def recipe(name, steps, memory="host"):

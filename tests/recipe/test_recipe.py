@@ -18,14 +18,16 @@ from jaxllm.recipe.sample import make_sample
 from jaxllm.recipe.serialize import check_types, differences
 from jaxllm.training import init_state
 from jaxllm.training.objectives import CausalLM, ImageClassification, MaskedLM, PrefixLM
+from tests.quick import some
 from tests.recipe import tiny
 from tests.recipe.shrink import shrunk
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
 NEW = [path for path in CONFIGS if find_recipe(str(path)).pretrained is None]
 """Those that say all of their model themselves; for others see test_pretrained_recipes.py."""
-ALIKE = ("bert_base", "gpt2_124m", "t5_small_v1_1", "llama2_7b", "llama3_8b", "llama3_8b_131k", "tinystories")
-"""Those that differ from another in sizes, for the most part."""
+FEW = ("shakespeare_char", "bert_mini", "t5_mini_span_corruption", "transformer_multi30k_de_en", "gemma3_1b", "mixtral_8x7b",
+       "llama_tinystories", "vit_cifar10")  # fmt: skip
+"""From which the others differ in sizes, for the most part."""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -46,7 +48,7 @@ def test_every_recipe_says_what_it_is(path):
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow) if path.stem in ALIKE else path for path in NEW],
+    some(NEW, lambda path: path.stem in FEW),
     ids=[path.stem for path in NEW],
 )
 def test_every_recipe_steps_at_tiny_size(path, tmp_path):

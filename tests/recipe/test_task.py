@@ -127,6 +127,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_by_the_metric(trained, tmp_path
     assert there == {1, 4} and jaxllm.load(made.run_dir).step == 1
 
 
+@pytest.mark.slow
 def test_what_was_best_by_another_metric_is_forgotten(trained, tmp_path):
     """The best checkpoint goes by the new metric, and patience begins anew; a checkpoint that does not say is kept as it is."""
     made = dataclasses.replace(trained, run_dir=str(tmp_path / "run"), steps=6)

@@ -15,6 +15,7 @@ from jaxllm.sweep import RepeatConfig, Sweep, repeat
 from jaxllm.sweep.field import with_values
 from jaxllm.sweep.folds import fold_splits
 from jaxllm.sweep.outcome import measures
+from jaxllm.sweep.repeat import variants_of
 from jaxllm.training import NonFiniteLoss
 from tests.recipe import tiny
 from tests.sweep.fake import fake_fit, use
@@ -87,6 +88,13 @@ def test_what_a_task_writes_is_counted_too(tmp_path):
         "validation rouge l": 21.5,
         "validation bleu": 8.0,
     }
+
+
+def test_no_step_is_chosen_by_what_a_fold_holds_out(many):
+    careful = with_values(many, {"evaluate.patience": 2, "checkpoint.keep_best": 3})
+    for name, recipe in variants_of(careful, RepeatConfig(seeds=(), folds=2)).items():
+        assert (recipe.evaluate.patience, recipe.checkpoint.keep_best) == (None, 0), name
+    assert variants_of(careful, RepeatConfig(seeds=(1, 2)))["seed-1"].evaluate.patience == 2
 
 
 def test_more_folds_than_records_are_refused(many):

@@ -75,6 +75,7 @@ def test_moments_lie_as_their_parameters_where_they_are_kept():
     assert found == {"mu": (spec, "pinned_host"), "nu": (spec, "pinned_host"), "average": (spec, "device")}
 
 
+@pytest.mark.slow
 def test_where_and_how_moments_are_kept_changes_little():
     mesh = MeshConfig(data=1, fsdp=2, tensor=2)
     plain, _ = run(mesh=mesh)

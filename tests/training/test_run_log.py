@@ -166,6 +166,7 @@ def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
         RunLog(tmp_path, LogConfig(wandb_project="demo", tensorboard=False), 10)
 
 
+@pytest.mark.slow
 def test_wandb_offline_is_given_each_run_under_one_id(tmp_path):
     """Weights & Biases itself, in processes of its own: it starts a service that would outlive this one's patience."""
     for first, last, resume in [(1, 5, None), (6, 10, 5)]:

@@ -116,7 +116,8 @@ def _content(layout: Layout, method: Method, params: Any) -> tuple[str, dict[str
     else:
         known = ", ".join([*(kind.__name__ for kind in WRITE), "PrefixTuning", "PromptTuning", "PTuning"])
         raise ValueError(
-            f"PEFT has no method {type(method).__name__}: it has {known}; keep jaxllm's own layout, or convert the whole model"
+            f"PEFT has no method {type(method).__name__}: it has {known}; keep jaxllm's own layout (save_adapter), or if the "
+            "method can be merged, convert the whole model"
         )
     saved = saved_modules(layout, learnt, adapted)
     fields["modules_to_save"] = saved.fields(layout)

@@ -125,9 +125,10 @@ def first_text(record: dict[str, Any], config: TaskDataConfig) -> str:
 
 
 def class_counts(rows: ExampleRows, labels: Labels) -> Int[np.ndarray, " C"]:
-    """Texts of each class."""
+    """Texts of each class that an epoch has."""
     table = rows.table
-    return np.bincount(table.array("targets")[table.array("loss_weights") > 0], minlength=labels.count or 0)
+    there = np.repeat(np.isin(np.arange(len(table)), rows.items), table.lengths(""))
+    return np.bincount(table.array("targets")[there & (table.array("loss_weights") > 0)], minlength=labels.count or 0)
 
 
 def absent(counts: Int[np.ndarray, " C"], labels: Labels) -> list[str]:

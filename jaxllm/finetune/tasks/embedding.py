@@ -201,7 +201,8 @@ class SentenceEmbedding(TaskDefaults):
         return predict
 
     def score(self, found: Found, rows: ExampleRows, data: TaskData) -> Scores:
-        """Of scores, their correlation with the cosines; else how often a text's partner is the nearest of all."""
+        """Of scores, their correlation with the cosines; else how often a text's partner is the nearest of all: of several that
+        are the same text, the first alone."""
         first, second = found["vectors"][:, 0], found["vectors"][:, 1]
         if data.config.label_feature in data.data_set.features:
             cosine = np.asarray(np.sum(first * second, axis=1, dtype=np.float64))

@@ -125,6 +125,14 @@ class MixedRows(TextRows):
         return f"a mixture: {', '.join(shares)}"
 
     @cached_property
+    def items(self) -> Int64[np.ndarray, " items"]:
+        """Without a seed the sets go on side by side, the first item of each first: an evaluation may end before the last."""
+        if self.seed is not None:
+            return super().items
+        sizes = [end - begin for begin, end in self.chosen]
+        return np.argsort(np.concatenate([np.arange(size) / size for size in sizes]), kind="stable")
+
+    @cached_property
     def _sets(self) -> list[Int64[np.ndarray, " items"]]:
         """The items of each set that are trained on."""
         whole = ~self.table.cut if self.drop_cut and self.seed is not None else np.ones(len(self.table), bool)

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from jaxllm.checkpoint import Direction
 from jaxllm.data import TaskData, TaskDataConfig, Tokenizer, open_task_data
 from jaxllm.data.example_rows import ExampleRows
+from jaxllm.data.source import find_set
 from jaxllm.evaluate.class_report import ClassReport
 from jaxllm.evaluate.metrics import Numbers, Scores, Statistic
 from jaxllm.finetune.tasks.classification import TextClassification
@@ -133,10 +134,14 @@ class Mixture:
         return self.task.make_predict(model, config)
 
     def metrics_of(self, data: TaskDataConfig) -> Mapping[str, Direction]:
-        """The task's metrics over all sets, and over each, "films/accuracy"; those of texts that are written over the first."""
+        """The task's metrics over all sets, and over each that is evaluated on, "films/accuracy"; those of texts that are
+        written over the first."""
         sets = (data.dataset, *self.others)
         own: dict[str, Direction] = {
-            f"{Path(name).name}/{metric}": best for name in sets for metric, best in self.metrics.items()
+            f"{told}/{metric}": best
+            for name, told in zip(sets, _told(sets), strict=True)
+            if data.validation_split is None or find_set(name, data_dir=data.data_dir).has_split(data.validation_split)
+            for metric, best in self.metrics.items()
         }
         by_data = getattr(self.task, "metrics_of", None)
         return {**(self.metrics if by_data is None else by_data(data)), **own}
@@ -172,9 +177,11 @@ class Mixture:
     def rows(self, data: AnyData, model: ModelConfig, split: str, *, seed: int | None) -> ExampleRows:
         assert isinstance(data, TaskData)
         own = self._task_of(0).rows(data, model, split, seed=seed)
-        rows, names = [own], [data.config.dataset]
+        sets = (data.config.dataset, *self.others)
+        told = _told(sets)
+        rows, names = [own], [told[0]]
         for number, name in enumerate(self.others, 1):
-            config = dataclasses.replace(data.config, dataset=name, examples=None)
+            config = dataclasses.replace(data.config, dataset=name, examples=None, validation_split=None, test_split=None)
             opened = open_task_data(config, seed=data.seed, tokenizer=data.tokenizer)
             if seed is None and not opened.has_split(split):
                 continue
@@ -183,7 +190,7 @@ class Mixture:
                     f"the sets of a mixture must have the same labels: {name} has others than {data.config.dataset}"
                 )
             rows.append(self._task_of(number).rows(opened, model, split, seed=seed))
-            names.append(name)
+            names.append(told[number])
         sizes = [each.rows_per_epoch for each in rows]
         places = () if seed is None else self._places(sizes)
         records = [each.records for each in rows]
@@ -200,13 +207,19 @@ class Mixture:
             _class_weights([each.class_weights for each in rows], places),
             chosen,
             places,
-            tuple(Path(name).name for name in names),
+            tuple(names),
         )
 
     def _places(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Of each set in a block."""
         rates = mixing_rates(sizes, self.weights or [1.0] * len(sizes), self.temperature, self.limit)
         return tuple(places_of(rates).tolist())
+
+
+def _told(sets: Sequence[str]) -> list[str]:
+    """What sets are called: their own names, numbered from the second that has the same."""
+    names = [Path(name).name for name in sets]
+    return [f"{name}-{1 + names[:k].count(name)}" if name in names[:k] else name for k, name in enumerate(names)]
 
 
 def _class_weights(of_sets: Sequence[tuple[float, ...] | None], places: Sequence[int]) -> tuple[float, ...] | None:

@@ -186,12 +186,15 @@ def record_of(rows: ExampleRows, item: int) -> dict[str, Any]:
 
 def tell_cut(rows: ExampleRows) -> str | None:
     """How many examples were too long, and how many had nothing to learn left, in words; None where none was."""
-    count, total = int(rows.table.cut.sum()), len(rows.records)
-    empty = total - len(np.unique(rows.table.records))
+    table, total = rows.table, len(rows.records)
+    cut, known = (len(np.unique(numbers)) for numbers in (table.records[table.cut], table.records))
+    empty = total - known
     told = []
-    if count:
+    if cut:
+        full = np.max([table.lengths(text)[table.cut] for text in table.texts], axis=0) >= rows.row_len
+        part = "" if full.all() else ", or in a part than the task's limit for that,"
         done = "left out" if rows.drop_cut and rows.seed is not None else "cut"
-        told.append(f"{count:,} of {len(rows.table):,} examples are longer than {rows.row_len} tokens and {done}")
+        told.append(f"{cut:,} of {known:,} examples are longer than {rows.row_len} tokens{part} and {done}")
     if empty:
         told.append(f"{empty:,} of {total:,} records are left out, with nothing to learn in their first {rows.row_len} tokens")
     return f"{rows.records.split}: {'; '.join(told)}" if told else None

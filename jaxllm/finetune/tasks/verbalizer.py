@@ -102,7 +102,7 @@ class EncodePrompt(EncodeRecord):
         ids = self.tokenizer.encode(self.shots + (left.rstrip(" ") if gap or self.causal else left))
         if self.causal:
             return Prompt(ids, len(ids) - 1)
-        assert self.tokenizer.mask_id is not None
+        assert self.tokenizer.mask_id is not None  # rows() has looked
         return Prompt([*ids, self.tokenizer.mask_id, *self.tokenizer.encode(right)], len(ids))
 
 
@@ -211,6 +211,11 @@ class PromptClassification(TaskDefaults):
             raise ValueError(
                 f"objective.shots are taken from data.train_split={split!r}, which must not be what is measured: name other "
                 f"records, as in data.train_split='{split}[:{self.shots * 10}]' and '{split}[{self.shots * 10}:]'"
+            )
+        if not model.causal and data.tokenizer.mask_id is None:
+            raise ValueError(
+                "objective.prompt has {mask}, for which data.tokenizer must have a token: it has none; take an encoder that "
+                "was trained to fill gaps, with its tokenizer"
             )
         ids = self.word_ids(data, causal=model.causal)
         encode = EncodePrompt(

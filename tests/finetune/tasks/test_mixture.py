@@ -25,8 +25,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixture")
     write_sets(folder)
     short = [(f"s:{i}", json.dumps([turn("user", "fish"), turn("assistant", f"bread {i}")]), "") for i in range(5)]
-    write_set("short", {"train": short, "validation": short}, folder, description="",
-              features={"id": None, "messages": None, "tools": None})  # fmt: skip
+    for name, splits in (("short", ("train", "validation")), ("lonely", ("train",))):
+        write_set(name, dict.fromkeys(splits, short), folder, description="",
+                  features={"id": None, "messages": None, "tools": None})  # fmt: skip
     return folder
 
 
@@ -122,6 +123,25 @@ def test_evaluations_are_on_all_sets_and_on_each(folder):
     alone = InstructionTuning().score(parts[1], rows, data).statistics["perplexity"]
     assert scores.statistics["short/perplexity"](drawn) == alone(np.array([4, 1, 1]))
     assert scores.count == 11 and mixed(folder, others=("short",)).rows(data, MODEL, "validation", seed=3).seed == 3
+
+
+def test_an_evaluation_that_ends_early_has_examples_of_each_set(folder):
+    data, mixture = opened(folder, "chats"), mixed(folder)
+    rows = mixture.rows(data, MODEL, "validation", seed=None)
+    items = rows.batch(np.arange(4), Share())["items"]
+    numbers = np.unique(items[items > 0]) - 1
+    assert (numbers < 6).sum() == (numbers >= 6).sum() == 2
+    assert sorted(rows._numbers(np.arange(11)).tolist()) == list(range(11))
+
+
+def test_a_set_without_the_split_has_no_part_in_it_and_no_metrics(folder):
+    """Of two sets of one name the second is numbered."""
+    data = opened(folder, "chats")
+    mixture = mixed(folder, others=("lonely", f"{folder}/short", "short"))
+    rows = mixture.rows(data, MODEL, "validation", seed=None)
+    assert rows.names == ("chats", "short", "short-2") and len(mixture.rows(data, MODEL, "train", seed=3).names) == 4
+    named = {name.partition("/")[0] for name in mixture.metrics_of(data.config) if "/" in name}
+    assert named == {"chats", "short", "short-2"}
 
 
 def test_each_set_is_asked_in_its_own_words(folder):

@@ -1,5 +1,7 @@
 """Windows over long contexts, the best span over all of them, and no answer."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow_datasets as tfds
 from jaxllm.data.tfds_builder import write_set
 from jaxllm.finetune.tasks import QuestionAnswering
 from jaxllm.finetune.tasks.question import EncodeQuestion, best_spans, span_loss
+from jaxllm.finetune.tasks.task import tell_cut
 from tests.finetune.tasks.battery import ENCODER
 
 TASK = QuestionAnswering(stride=8, max_question=16, max_answer=12)
@@ -39,6 +42,17 @@ def test_windows_cover_the_context(opened):
         assert all(seen[i] > 0 for i, c in enumerate(record["context"]) if c != " ")
         joined = data.tokenizer.decode(table.item(windows[0], "tokens").tolist())
         assert joined.startswith("who went to sea")
+
+
+def test_a_question_that_is_cut_is_told_as_such(opened):
+    """Once, however many windows its context has; a longer row would not help."""
+    data, rows = opened
+    task = dataclasses.replace(TASK, max_question=2)
+    count = len(rows.records)
+    told = tell_cut(task.rows(data, task.headed(ENCODER), "validation", seed=None))
+    why = "longer than 64 tokens, or in a part than the task's limit for that,"
+    assert told == f"validation: {count} of {count} examples are {why} and cut"
+    assert tell_cut(rows) is None
 
 
 def test_perfect_logits_give_perfect_answers(opened):

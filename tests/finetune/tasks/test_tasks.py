@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxllm.data import TaskDataConfig
+from jaxllm.data import TaskDataConfig, open_task_data
 from jaxllm.data.rows import Share
+from jaxllm.data.tfds_builder import Label, write_set
 from jaxllm.finetune import AdaLoRA, Bottleneck, LoRA, PrefixTuning, PromptTuning, adapt, begin_params
 from jaxllm.finetune.tasks import Labels, Regression, SentenceEmbedding, TextClassification, TokenClassification
 from jaxllm.models import HeadConfig, TransformerConfig, init_params, make_model, overlay, partition
@@ -20,6 +21,7 @@ from jaxllm.recipe.resolve import FromData, resolved
 from jaxllm.sharding import MeshConfig, batch_sharding, make_mesh, use_mesh
 from jaxllm.training import LossConfig
 from tests.finetune.tasks.battery import DECODER, ENCODER, ROWS, Row
+from tests.quick import some
 from tests.recipe import tiny
 
 LOSS = LossConfig()
@@ -36,7 +38,7 @@ ALIKE = ("classes, mean", "classes, decoder", "words, decoder", "vectors, scores
 """Rows of a task that has another."""
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in ROWS])
+@pytest.fixture(params=some(ROWS, [name for name in ROWS if name not in ALIKE]))
 def row(request):
     return ROWS[request.param]
 
@@ -100,12 +102,10 @@ METHODS = {
     "prompt": PromptTuning(tokens=3),
 }
 EVERY = [(name, method) for name in ROWS for method in METHODS]
-FEW = [(name, tuple(METHODS)[place % len(METHODS)]) for place, name in enumerate(ROWS)]
+FEW = [(name, tuple(METHODS)[place % len(METHODS)]) for place, name in enumerate(name for name in ROWS if name not in ALIKE)]
 
 
-@pytest.mark.parametrize(
-    ("name", "method"), [pair if pair in FEW else pytest.param(*pair, marks=pytest.mark.slow) for pair in EVERY]
-)
+@pytest.mark.parametrize(("name", "method"), some(EVERY, FEW))
 def test_any_method_learns_any_task(name, method, open_task):
     """A fresh adapter leaves the loss as it is; a few steps of it alone, without the head, lower it; predictions are for all
     examples."""
@@ -156,6 +156,18 @@ def test_balanced_weights_need_every_class(open_task):
     assert told == [f"warning: train[:1] has no example of {missing}"]
     whole = dataclasses.replace(recipe, data=dataclasses.replace(data.config, train_split="train"))
     assert not [note for note in assemble(whole).notes if "no example of" in note]
+
+
+def test_texts_that_are_left_out_are_of_no_class(tmp_path):
+    rows = [(f"t:{i}", text, name) for i, (text, name) in enumerate([("a film", "a")] * 4 + [("a film " * 40, "b")] * 2)]
+    kinds = {"id": None, "text": None, "label": Label(("a", "b"))}
+    write_set("long", {"train": rows}, tmp_path, description="", features=kinds)
+    config = TaskDataConfig(dataset="long", data_dir=str(tmp_path), seq_len=32, too_long="drop", validation_split=None)
+    task = TextClassification(class_weights="balanced")
+    with pytest.raises(ValueError, match="needs examples of every class in train: there is none of b"):
+        task.rows(open_task_data(config, seed=0), task.headed(ENCODER), "train", seed=0)
+    cut = open_task_data(dataclasses.replace(config, too_long="truncate"), seed=0)
+    assert task.rows(cut, task.headed(ENCODER), "train", seed=0).class_weights == (0.75, 1.5)
 
 
 def test_class_weights(open_task):

@@ -1,11 +1,14 @@
 """Classes as words in a prompt: the gap of an encoder, the next word of a decoder, shots, and the loss against NumPy."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from jaxllm.data import TokenizerConfig
 from jaxllm.data.rows import Share
+from jaxllm.data.tokenizer import ByteTokenizer
 from jaxllm.finetune.tasks.task import is_task
 from jaxllm.finetune.tasks.verbalizer import PromptClassification, filled
 from jaxllm.models import HeadConfig, Transformer
@@ -89,3 +92,6 @@ def test_refusals(open_task):
         GAP.check(DECODER, data.config, LossConfig())
     with pytest.raises(ValueError, match="{text_pair} exactly where data.pair_feature names a second text"):
         PromptClassification(prompt="{text} {text_pair}").check(DECODER, data.config, LossConfig())
+    unmasked = dataclasses.replace(data, tokenizer=ByteTokenizer())
+    with pytest.raises(ValueError, match="objective.prompt has {mask}, for which data.tokenizer must have a token"):
+        PromptClassification(prompt="{text} {mask}", words=("-", "+")).rows(unmasked, ENCODER, "train", seed=0)
