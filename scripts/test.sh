@@ -27,7 +27,8 @@ version=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])
 if [ "$version" != 3.12 ] && python312=$(find_python312); then
     make_environment .venv-3.12 "$python312" ".[test]"
     export XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0
-    step .venv-3.12/bin/pytest -q -n 2 --dist loadfile tests/hardware tests/sharding tests/data tests/training/test_optimizer_parity.py tests/recipe/test_fit.py
+    step .venv-3.12/bin/pytest -q -n 2 --dist loadfile tests/hardware tests/data tests/training/test_optimizer_parity.py \
+        tests/recipe/test_fit.py::test_a_run_folder_holds_everything tests/recipe/test_fit.py::test_load_gives_the_model_back
 fi
 echo
 echo "all checks passed"
