@@ -1,6 +1,6 @@
 r"""MiniLM on CoLA: is a sentence acceptable English?
 
-Reproduces  nothing exact: 300 steps of 32 examples
+Reproduces  nothing exact: 400 steps of 32 examples
 Data        GLUE's CoLA (arXiv:1805.12471); its labelled development set is the test here:
               jaxllm data build cola_labels train.tsv --task classification --columns text=4 label=2 \
                 --labels 0=unacceptable 1=acceptable --validation val.tsv --test dev.tsv
@@ -22,7 +22,7 @@ from jaxllm.training import EvaluateConfig, OptimizerConfig, ScheduleConfig
 def config() -> Recipe:
     return Recipe(
         name="minilm_cola",
-        steps=300,
+        steps=400,
         batch_size=32,
         pretrained="sentence-transformers/all-MiniLM-L6-v2",
         data=TaskDataConfig(dataset="cola_labels", seq_len=64),
@@ -31,7 +31,7 @@ def config() -> Recipe:
             learning_rate=1e-4,
             b2=0.999,
             weight_decay=0.01,
-            schedule=ScheduleConfig(kind="linear", warmup_steps=30, final_fraction=0.0),
+            schedule=ScheduleConfig(kind="linear", warmup_steps=40, final_fraction=0.0),
         ),
         mesh=MeshConfig(data=1),  # of so small a batch a second copy of the optimizer costs more time than it saves
         evaluate=EvaluateConfig(every=100, batch_size=64, metric="matthews"),

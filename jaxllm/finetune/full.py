@@ -34,11 +34,12 @@ class Freeze(_Own):
     the blocks and heads."""
 
     def check(self, model: ModelConfig) -> None:
-        learn = [self.learns(path) for path in _paths(model)] if _is_told(model) else []
+        there = _paths(model) if _is_told(model) else ()
+        learn = [self.learns(path) for path in there]
         if learn and all(learn):
             raise ValueError(
                 f"method.patterns must freeze parameters of this model: {', '.join(self.patterns) or 'no pattern'} matches "
-                "none of its paths; take Full to train all"
+                f"none of its paths, {', '.join(there)}; take Full to train all"
             )
         if learn and not any(learn):
             raise ValueError(

@@ -90,9 +90,10 @@ def read_adapter_folder(folder: Path, base: Mapping[str, Any]) -> Adapter:
     for name in sorted({*described.shapes, *base}):
         there, here = described.shapes.get(name), list(base[name].shape) if name in base else None
         if there != here:
+            labels = ", for data with as many labels" if {"head", "classifier"} & set(name.split("/")) else ""
             raise ValueError(
                 f"the adapter in {folder} is for another model: {name} is {there or 'absent'} in {described.base}, which it "
-                f"was made for, and {here or 'absent'} here; load it into that"
+                f"was made for, and {here or 'absent'} here; load it into that{labels}"
             )
     if not (folder / TENSORS).is_file():
         raise FileNotFoundError(f"expected {TENSORS} in {folder}: it is not there; copy it, too")

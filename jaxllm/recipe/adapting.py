@@ -54,8 +54,8 @@ def place(found: Adapter, base: Any, abstract: Any, shardings: Any, source: str 
         if path not in shapes or shapes[path].shape != value.shape:
             want = f"[{', '.join(map(str, shapes[path].shape))}]" if path in shapes else "absent"
             raise ValueError(
-                f"{path} of the adapter in {source} must be {want} in this model: got {list(value.shape)}; it was made for "
-                f"{found.base}, load it into that"
+                f"{path} of the adapter in {source} must be {want} in this model: got {list(value.shape)}; it was made by "
+                f"{type(found.method).__name__} for {found.base}: load it into that, and leave `method` out"
             )
         return jax.device_put(np.asarray(value).astype(types.get(path, np.float32)), places[path])
 

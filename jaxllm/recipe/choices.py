@@ -1,6 +1,7 @@
 """What a run leaves to its device and its mesh, in words."""
 
 from jaxllm.data import TaskDataConfig
+from jaxllm.finetune import learning_rate
 from jaxllm.models import TransformerConfig, VisionConfig, kernel_takes
 from jaxllm.recipe.device_config import stacks
 from jaxllm.recipe.program import Program
@@ -21,9 +22,11 @@ def describe_choices(program: Program) -> list[str]:
     unstaged = [_unstaged(field, stack, program.mesh.shape["stage"]) for field, stack in stacks(config).items()]
     if recipe.pretrained is not None:
         after = f", going on with {recipe.adapter}" if recipe.adapter is not None else ""
-        lines.append(
-            f"{type(recipe.method).__name__} of {recipe.pretrained}{after}, learning rate {recipe.optimizer.learning_rate:g}"
-        )
+        given, usual = recipe.optimizer.learning_rate, learning_rate(recipe.method)
+        assert given is not None  # the recipe is resolved
+        far = recipe.optimizer.name == "adamw" and not usual / 5 < given < usual * 5
+        hint = f" (usual for this method: {usual:g})" if far else ""
+        lines.append(f"{type(recipe.method).__name__} of {recipe.pretrained}{after}, learning rate {given:g}{hint}")
     return lines + left_whole(program.mesh, config.axis_sizes()) + [line for line in unstaged if line is not None]
 
 

@@ -306,8 +306,9 @@ def test_a_method_that_goes_on_is_the_same_run(method, folder, tmp_path):
 
 
 @pytest.mark.parametrize("method", some([LoRA(rank=2), Full()], [LoRA(rank=2)]), ids=["lora", "full"])
-def test_images_of_other_classes(method, folder, tmp_path):
-    """The new classifier learns with any method, and a published model's blocks stay as they are with LoRA."""
+def test_images_of_other_classes(method, folder, tmp_path, capsys):
+    """The new classifier learns with any method, and a published model's blocks stay as they are with LoRA. A rate that is far
+    from the method's is told."""
     for name, classes in (("two", "ab"), ("three", "xyz")):
         rows = [(str(i), png(picture), classes[i % len(classes)]) for i, picture in enumerate(PICTURES)]
         features = {"id": None, "image": Image(), "label": Label(tuple(classes))}
@@ -324,6 +325,7 @@ def test_images_of_other_classes(method, folder, tmp_path):
         data=dataclasses.replace(data, dataset="three"),
     )  # fmt: skip
     jaxllm.fit(made)
+    assert f"learning rate 0.01 (usual for this method: {learning_rate(method):g})\n" in capsys.readouterr().out
     m, old = jaxllm.load(tmp_path / "run"), jaxllm.load(base.run_dir)
     job = assemble(m.recipe)
     begun = first_state(job.recipe, job.model, job.mesh, job.abstract)[0].whole
