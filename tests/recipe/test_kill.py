@@ -72,7 +72,7 @@ def arrays(run_dir: Path, step: int) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, 20])
 def test_killed_run_is_the_same_run(tmp_path, kills):
     """One run, killed again and again: in every fourth life before its first step, in another within half a second after it, in
     the others when it begins a checkpoint, or soon after."""

@@ -12,7 +12,7 @@ from tests.recipe import tiny
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("later", ["device", pytest.param("host", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("later", ["host", "device"])
 def test_a_resumed_run_is_the_same_run(tmp_path, later):
     def recipe(name, steps, memory="host"):
         optimizer = dataclasses.replace(tiny.config().optimizer, state_dtype="bfloat16", state_memory=memory)

@@ -119,14 +119,17 @@ def check(mesh: dict[str, int], explicit: bool, experts: bool, cut: str) -> None
     np.testing.assert_allclose(got, one_device(layers, mixture), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("experts", some([False, True], [True]), ids=["dense", "experts"])
 @pytest.mark.parametrize("mesh", some(FEW, FEW[3:]), ids=name)
-def test_a_few_meshes(mesh):
-    experts = "tensor" in mesh or "expert" in mesh
+def test_a_few_meshes(mesh, experts):
     check(mesh, explicit=False, experts=experts, cut="pieces" if "expert" in mesh else "parts")
 
 
-def test_an_explicit_mesh():
-    check({"fsdp": 2, "context": 2, "tensor": 2}, explicit=True, experts=False, cut="pieces")
+@pytest.mark.parametrize(
+    ("experts", "cut"), some([(False, "pieces"), (True, "parts")], [(False, "pieces")]), ids=["dense", "experts"]
+)
+def test_an_explicit_mesh(experts, cut):
+    check({"fsdp": 2, "context": 2, "tensor": 2}, explicit=True, experts=experts, cut=cut)
 
 
 @pytest.mark.slow

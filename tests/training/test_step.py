@@ -70,7 +70,10 @@ def one_device():
 
 @pytest.mark.parametrize(
     ("sizes", "explicit"),
-    [((8, 1, 1), False), ((1, 8, 1), True), ((1, 1, 8), False), ((2, 2, 2), True)],
+    some(
+        [(sizes, explicit) for sizes in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)) for explicit in (False, True)],
+        [((8, 1, 1), False), ((1, 8, 1), True), ((1, 1, 8), False), ((2, 2, 2), True)],
+    ),
     ids=lambda value: {False: "auto", True: "explicit"}[value] if isinstance(value, bool) else str(value),
 )
 def test_same_losses_on_every_mesh(one_device, sizes, explicit):
